@@ -144,7 +144,7 @@ func (c *lintCmd) once(p *program) error {
 		if c.Quiet {
 			break
 		}
-		fmt.Fprintf(p.stderr, "sspolicy: %s: if it is a fragment, --fragment checks it as one, and --overlay with its policy\n", harmless(name))
+		fmt.Fprintf(p.stderr, "sspolicy: %s: if it is a fragment, name its policy in \"fragments\" of .sspolicy.json, or use --overlay or --fragment\n", harmless(name))
 	}
 	c.reportUnused(p)
 	if n := known.stale(targets); n > 0 {
