@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/breaking"
+	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/schema"
 )
@@ -109,8 +111,9 @@ func (c *breakingCmd) text(p *program, changes []breaking.Change) error {
 	return nil
 }
 
-// changes compares two policies. Either may be git:REV:PATH. valid reports whether the
-// new one has no syntax errors; changes reports those of both.
+// changes compares two policies. Either may be git:REV:PATH. A fragment in a file stands
+// for its base with the fragment applied. valid reports whether the new policy has no
+// syntax errors; changes reports those of both.
 func (p *program) changes(old, new string, o breaking.Options) (changes []breaking.Change, valid bool, err error) {
 	var docs [2]*schema.Document
 	for i, file := range []string{old, new} {
@@ -120,6 +123,23 @@ func (p *program) changes(old, new string, o breaking.Options) (changes []breaki
 		}
 		valid = !schema.HasErrors(d.Syntax)
 		if docs[i], err = p.readableText(d); err != nil {
+			return nil, false, err
+		}
+	}
+	for i, d := range docs {
+		c, err := p.configuration("", filepath.Dir(d.Source.Name))
+		if err != nil {
+			return nil, false, err
+		}
+		if project.FragmentOf(d, c) == nil {
+			continue
+		}
+		for _, file := range []string{old, new} {
+			if strings.HasPrefix(file, gitPrefix) {
+				return nil, false, usage("%s is a fragment: breaking and diff compare fragments in files, not in revisions, whose base may be another", d.Source.Name)
+			}
+		}
+		if docs[i], err = p.applied(d, c); err != nil {
 			return nil, false, err
 		}
 	}
@@ -202,14 +222,20 @@ type diffCmd struct {
 
 // Help returns the description for "sspolicy diff --help".
 func (diffCmd) Help() string {
-	return "Prints all changes of meaning as lists in Markdown, for release notes: first those that breaking reports, by what they break. Comments, layout, order, and names of schemes, trust stores and certificates do not count."
+	return "Prints all changes of meaning as lists in Markdown, for release notes: first those that breaking reports, by what they break. Comments, layout, order, and names of schemes, trust stores and certificates do not count. Fails if the new policy has a syntax error."
 }
 
 // Run executes the command.
 func (c *diffCmd) Run(p *program) error {
-	changes, _, err := p.changes(c.Old, c.New, breaking.Options{LWS: c.LWS})
+	changes, valid, err := p.changes(c.Old, c.New, breaking.Options{LWS: c.LWS})
 	if err != nil {
 		return err
 	}
-	return breaking.WriteNotes(p.stdout, changes)
+	if err := breaking.WriteNotes(p.stdout, changes); err != nil {
+		return err
+	}
+	if !valid {
+		return errFindings
+	}
+	return nil
 }
