@@ -100,7 +100,12 @@ func Lint(d *schema.Document, c *config.Config, read Reader, o lint.Options) ([]
 	}
 	r := sspolicy.Overlay(base, []*schema.Document{d}, overlay.Options{}, over)
 	if r.Document == nil && len(r.Diagnostics) == 0 { // the base has syntax errors
-		return lint.Run(d, rules.All(), o), nil
+		g := schema.Diagnostic{Rule: schema.RuleSyntax, Severity: schema.Warning, Span: f.At,
+			Message: fmt.Sprintf("the base policy %s has syntax errors: only keys, types and ranges of the fragment are checked", f.Base)}
+		if f.At.Source != d.Source {
+			g.Span = schema.Span{Source: d.Source}
+		}
+		return schema.SortDiagnostics(append(lint.Run(d, rules.All(), o), g)), nil
 	}
 	return r.Diagnostics, nil
 }
