@@ -34,6 +34,8 @@ const (
 	// flushSize is the number of RESET_TRANSPORT commands before a repeated ping. A
 	// peer that waits for the rest of a data command reads them as payload.
 	flushSize = 1024
+	// maxLines is the maximum number of log lines in a second.
+	maxLines = 20
 	// channels is the number of channels of a line.
 	channels = 256
 )
@@ -70,6 +72,7 @@ type Session struct {
 	in      parser // used by the reading goroutine
 	done    chan struct{}
 	wake    chan struct{} // receives a value when there may be commands to write
+	rearm   chan struct{} // receives a value when deadline may have changed
 	next    chan *Channel // for Accept
 	refused chan struct{} // closed by Refuse
 
@@ -88,6 +91,8 @@ type Session struct {
 	refusing bool          // refused is closed
 	queue    []byte        // commands
 	channels [channels]*Channel
+	second   time.Time // since when lines counts
+	lines    int       // logged
 }
 
 // NewSession returns a session over rw, which it closes at its end.
@@ -102,7 +107,7 @@ func NewSession(rw io.ReadWriteCloser, o Options) *Session {
 		o.Addr = Addr("line")
 	}
 	s := &Session{
-		rw: rw, o: o, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		rw: rw, o: o, done: make(chan struct{}), wake: make(chan struct{}, 1), rearm: make(chan struct{}, 1),
 		next: make(chan *Channel, channels), refused: make(chan struct{}), upped: make(chan struct{}),
 	}
 	s.in.s = s
@@ -282,12 +287,26 @@ func (s *Session) fail(err error) {
 	}()
 }
 
-// run writes commands, and checks the times.
+// run checks the times.
 func (s *Session) run() {
+	go s.writeCommands()
 	for {
 		s.mu.Lock()
 		wait := time.Until(s.deadline)
 		s.mu.Unlock()
+		select {
+		case <-s.done:
+			return
+		case <-s.rearm:
+		case <-time.After(wait):
+			s.tick()
+		}
+	}
+}
+
+// writeCommands writes commands. It blocks while the peer does not read.
+func (s *Session) writeCommands() {
+	for {
 		select {
 		case <-s.done:
 			return
@@ -296,8 +315,6 @@ func (s *Session) run() {
 				s.fail(err)
 				return
 			}
-		case <-time.After(wait):
-			s.tick()
 		}
 	}
 }
@@ -347,9 +364,11 @@ func (s *Session) queueLocked(command ...byte) {
 		return
 	}
 	s.queue = append(s.queue, command...)
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{s.wake, s.rearm} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -429,8 +448,19 @@ func (s *Session) upLocked() {
 		return
 	}
 	s.up, s.retries = true, 0
-	s.o.Logger.Info("mux: line is up", "peer", s.o.Addr)
+	s.logLocked(slog.LevelInfo, "mux: line is up")
 	close(s.upped)
+}
+
+// logLocked logs a change of the line, but not more than maxLines in a second, because
+// the peer causes them.
+func (s *Session) logLocked(level slog.Level, msg string, args ...any) {
+	if now := time.Now(); now.Sub(s.second) >= time.Second {
+		s.second, s.lines = now, 0
+	}
+	if s.lines++; s.lines <= maxLines {
+		s.o.Logger.With("peer", s.o.Addr).Log(context.Background(), level, msg, args...)
+	}
 }
 
 // down handles the loss of the line.
@@ -449,7 +479,7 @@ func (s *Session) downLocked(why error) {
 		if why == errPeerReset {
 			level = slog.LevelInfo
 		}
-		s.o.Logger.Log(context.Background(), level, "mux: line is down", "peer", s.o.Addr, "err", why)
+		s.logLocked(level, "mux: line is down", "err", why)
 	}
 	wasUp := s.up
 	s.dropLocked()

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -516,5 +517,40 @@ func FuzzSession(f *testing.F) {
 			synctest.Wait()
 			closeAll(s, far)
 		})
+	})
+}
+
+// TestUnreadEnd checks that a session whose peer reads nothing ends its channels, since no
+// ping is answered, and can be closed.
+func TestUnreadEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newLWSEnd(t, Options{Server: true})
+		l.Write([]byte{cmdRequest, 5})
+		c, err := s.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(pingInterval + 2*pongTimeout)
+		if !c.(*Channel).Ended() {
+			t.Error("the channel has not ended")
+		}
+		s.Close()
+		<-s.Done()
+	})
+}
+
+// TestLogLimit checks that a peer cannot cause log lines without end.
+func TestLogLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines bytes.Buffer
+		_, l := newLWSEnd(t, Options{Server: true, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+		go io.Copy(io.Discard, l)
+		for range 1000 {
+			l.Write([]byte{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 9, cmdPongAck, 0, 0, 0, 0, 0, 0, 0, 1})
+		}
+		synctest.Wait()
+		if n := bytes.Count(lines.Bytes(), []byte("\n")); n != maxLines {
+			t.Errorf("%d lines", n)
+		}
 	})
 }
