@@ -314,11 +314,11 @@ func count(d *Document) (remaining int) {
 // local returns the correction that consists of the parser's own fixes, or nil if
 // the parser does not have one for every error.
 func (c *corrector) local(d *Document) *correction {
-	errorCount := slices.DeleteFunc(slices.Clone(d.Syntax), func(g Diagnostic) bool { return !isError(g) })
-	if slices.ContainsFunc(errorCount, func(g Diagnostic) bool { return len(g.Fixes) == 0 }) {
+	errs := slices.DeleteFunc(slices.Clone(d.Syntax), func(g Diagnostic) bool { return !isError(g) })
+	if slices.ContainsFunc(errs, func(g Diagnostic) bool { return len(g.Fixes) == 0 }) {
 		return nil
 	}
-	return c.try(d, errorCount...)
+	return c.try(d, errs...)
 }
 
 // try applies the fixes of ds, then the parser's own fixes in the result. It

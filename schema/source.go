@@ -116,5 +116,11 @@ func (s Span) String() string {
 	return fmt.Sprintf("%s:%d:%d", s.Source.Name, p.Line, p.Column)
 }
 
+// First returns the span of the first byte of s, or s if it is empty.
+func (s Span) First() Span {
+	s.End = min(s.End, s.Start+1)
+	return s
+}
+
 // Text returns the text of the span.
 func (s Span) Text() string { return s.Source.Text[s.Start:s.End] }

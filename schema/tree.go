@@ -35,9 +35,7 @@ var cSource = regexp.MustCompile(`(?i)\.(c|h|cc|cpp|cxx|hh|hpp|ino)$`)
 // policy and for an empty object or text.
 func (d *Document) NotPolicy() *Diagnostic {
 	root := &d.Corrected().Root
-	at := d.Origin(root.Span)
-	at.End = min(at.End, at.Start+1)
-	g := &Diagnostic{Rule: RuleNotPolicy, Severity: Error, Span: at}
+	g := &Diagnostic{Rule: RuleNotPolicy, Severity: Error, Span: d.Origin(root.Span).First()}
 	members := root.Members()
 	switch {
 	case root.Kind == Missing, root.Kind == ObjectKind && len(members) == 0:

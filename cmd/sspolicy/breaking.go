@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/breaking"
@@ -127,7 +126,7 @@ func (p *program) changes(old, new string, o breaking.Options) (changes []breaki
 		}
 	}
 	for i, d := range docs {
-		c, err := p.configuration("", filepath.Dir(d.Source.Name))
+		c, err := p.nearest(d)
 		if err != nil {
 			return nil, false, err
 		}

@@ -156,6 +156,11 @@ func (s *search) load(dir string) (*config.Config, error) {
 	return s.configuration(s.flags.Config, dir)
 }
 
+// nearest returns the nearest configuration of a document.
+func (p *program) nearest(d *schema.Document) (*config.Config, error) {
+	return p.configuration("", filepath.Dir(d.Source.Name))
+}
+
 // configuration reads the configuration in a file or, if file is "", the nearest
 // one of a folder. "none" stands for an empty one. Mistakes are reported on
 // standard error.

@@ -43,7 +43,7 @@ func (c *graphCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	settings, err := p.configuration("", filepath.Dir(d.Source.Name))
+	settings, err := p.nearest(d)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 
 	"github.com/secure-streams/sspolicy/internal/project"
@@ -48,7 +47,7 @@ func (p *program) documents(files []string) (all []*schema.Document, err error) 
 // x-sspolicy or the nearest configuration. It returns nil for a policy, and for a
 // fragment for any policy.
 func (p *program) base(d *schema.Document) (*schema.Document, error) {
-	c, err := p.configuration("", filepath.Dir(d.Source.Name))
+	c, err := p.nearest(d)
 	if err != nil {
 		return nil, err
 	}

@@ -50,13 +50,13 @@ func (c *runCmd) text(p *program, flag, value string) ([]byte, error) {
 		if err != nil {
 			return nil, fileError(file, err)
 		}
-		return append([]byte{}, data...), nil
+		return data, nil
 	}
 	data, err := readfile.Any(file, maxLarge)
 	if err != nil {
 		return nil, fileError(file, err)
 	}
-	return append([]byte{}, data...), nil
+	return data, nil
 }
 
 // messages returns the payload to send, by streamtype; nil for none.

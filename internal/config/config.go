@@ -290,7 +290,7 @@ func (r *reader) ignores(v *schema.Value) {
 			"reason": func(v *schema.Value) { reason = strings.TrimSpace(r.Text(v)) },
 		})
 		if e.Kind == schema.ObjectKind && reason == "" {
-			r.Errorf(start(e.Span), "missing reason: say why, for the next reader")
+			r.Errorf(e.Span.First(), "missing reason: say why, for the next reader")
 		}
 		if i.rules != "" {
 			r.c.ignore = append(r.c.ignore, i)
@@ -302,7 +302,7 @@ func (r *reader) ignores(v *schema.Value) {
 // relative to dir.
 func (r *reader) fragments(v *schema.Value, dir string) {
 	r.List(v, func(e *schema.Value) {
-		f := fragments{at: start(e.Span)}
+		f := fragments{at: e.Span.First()}
 		found := len(r.Found)
 		paths, base := false, false
 		r.Object(e, map[string]func(*schema.Value){
@@ -324,12 +324,6 @@ func (r *reader) fragments(v *schema.Value, dir string) {
 			r.c.fragments = append(r.c.fragments, f)
 		}
 	})
-}
-
-// start returns the first byte of a span.
-func start(s schema.Span) schema.Span {
-	s.End = min(s.End, s.Start+1)
-	return s
 }
 
 // Fragment reports whether a file is a fragment. If so, it returns the policy that

@@ -296,7 +296,7 @@ func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagno
 	if wrong, ok := errors.AsType[*project.BaseError](err); ok {
 		g := schema.Diagnostic{Rule: config.Rule, Severity: schema.Error, Span: wrong.At, Message: "the base policy: " + wrong.Err.Error()}
 		if wrong.At.Source != d.Source { // the configuration names the base
-			g.Span = schema.Span{Source: d.Source, End: min(1, len(d.Source.Text))}
+			g.Span = d.Root.Span.First()
 			g.Related = []schema.Related{{Span: wrong.At, Message: "named here"}}
 		}
 		return []schema.Diagnostic{g}

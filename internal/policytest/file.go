@@ -67,7 +67,7 @@ func Parse(file string, text []byte) (*File, []schema.Diagnostic) {
 		return name
 	}
 	if isPolicy(&d.Root) {
-		r.Errorf(start(d.Root.Span), `this is a policy, not a file of tests: pass a file such as {"policy": %s, "tests": [{"stream": "NAME"}]}; --write fills in what streams do`, schema.QuoteName(filepath.Base(file)))
+		r.Errorf(d.Root.Span.First(), `this is a policy, not a file of tests: pass a file such as {"policy": %s, "tests": [{"stream": "NAME"}]}; --write fills in what streams do`, schema.QuoteName(filepath.Base(file)))
 		return f, r.Found
 	}
 	r.Object(&d.Root, map[string]func(*schema.Value){
@@ -82,10 +82,10 @@ func Parse(file string, text []byte) (*File, []schema.Diagnostic) {
 	})
 	if d.Root.Kind == schema.ObjectKind && len(r.Found) == 0 {
 		if f.Policy == "" {
-			r.Errorf(start(d.Root.Span), "missing policy: the name of the policy, from the folder of this file")
+			r.Errorf(d.Root.Span.First(), "missing policy: the name of the policy, from the folder of this file")
 		}
 		if len(f.Tests) == 0 {
-			r.Errorf(start(d.Root.Span), "missing tests")
+			r.Errorf(d.Root.Span.First(), "missing tests")
 		}
 	}
 	return f, schema.SortDiagnostics(r.Found)
@@ -113,24 +113,18 @@ func isPolicy(v *schema.Value) bool {
 		switch m.Key {
 		case "policy", "overlays", "tests":
 			return false
-		case string(schema.Retry), string(schema.Certs), string(schema.TrustStores), string(schema.Auth), string(schema.Streams):
-			section = true
 		}
+		k := schema.LookupKey(schema.Top, m.Key)
+		section = section || k != nil && k.Is("array")
 	}
 	return section
-}
-
-// start returns the first byte of a span.
-func start(s schema.Span) schema.Span {
-	s.End = min(s.End, s.Start+1)
-	return s
 }
 
 type reader struct{ config.Reader }
 
 // tests reads a test, for each of its versions of lws.
 func (r *reader) tests(v *schema.Value) []*Test {
-	t := Test{At: start(v.Span), at: map[string]schema.Span{}, value: v}
+	t := Test{At: v.Span.First(), at: map[string]schema.Span{}, value: v}
 	var versions []schema.Version
 	version := func(v *schema.Value) {
 		var parsed schema.Version

@@ -103,7 +103,7 @@ func Lint(d *schema.Document, c *config.Config, read Reader, o lint.Options) ([]
 		g := schema.Diagnostic{Rule: schema.RuleSyntax, Severity: schema.Warning, Span: f.At,
 			Message: fmt.Sprintf("the base policy %s has syntax errors: only keys, types and ranges of the fragment are checked", f.Base)}
 		if f.At.Source != d.Source {
-			g.Span = schema.Span{Source: d.Source}
+			g.Span = d.Root.Span.First()
 		}
 		return schema.SortDiagnostics(append(lint.Run(d, rules.All(), o), g)), nil
 	}

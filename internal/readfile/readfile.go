@@ -25,7 +25,8 @@ func (e *TooLargeError) Error() string {
 // ErrNotRegular is returned when a file is a folder, a named pipe or a device.
 var ErrNotRegular = errors.New("not a regular file")
 
-// All reads r to its end. It reads at most one byte beyond limit.
+// All reads r to its end. It reads at most one byte beyond limit. The text is nil only
+// if it is too large.
 func All(r io.Reader, limit int64) ([]byte, error) {
 	var b bytes.Buffer
 	if f, ok := r.(fs.File); ok {
