@@ -184,7 +184,7 @@ func BenchmarkLinks(b *testing.B) {
 				for range links {
 					conn, err := net.Dial("unix", path)
 					if err != nil {
-						b.Skipf("%d links: %v", len(conns), err)
+						b.Fatalf("%d links: %v", len(conns), err)
 					}
 					conns = append(conns, conn)
 					frames, err := sspcwire.AppendStreamType(nil, sspcwire.StreamType{Name: "rawecho"})

@@ -41,11 +41,7 @@ func TestHandshakeTimeout(t *testing.T) {
 // settled waits until the proxy has no links.
 func (f *fixture) settled(t testing.TB) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); f.Stats().Links > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d links are left", f.Stats().Links)
-		}
-	}
+	eventually(t, "the proxy has no links", func() bool { return f.Stats().Links == 0 })
 }
 
 // TestTruncated cuts what recorded clients sent at many places. The others are not
@@ -186,8 +182,8 @@ func TestFailedBody(t *testing.T) {
 // TestFailedAfterTimeout checks that the end of an attempt whose body was requested is reported
 // as that of a connection, also after TIMEOUT.
 func TestFailedAfterTimeout(t *testing.T) {
-	lost := make(chan struct{})
-	port := testserver.ServeTCP(t, func(c net.Conn) { <-lost }).Port()
+	conns := make(chan net.Conn, 1)
+	port := testserver.ServeTCP(t, func(c net.Conn) { conns <- c; io.Copy(io.Discard, c) }).Port()
 	f := newFixture(t, &policy.StreamType{
 		Name: "post", Endpoint: "127.0.0.1", Port: port, Protocol: policy.ProtocolH1, Opportunistic: true, HTTP: &policy.HTTP{Method: "POST"},
 	})
@@ -196,7 +192,7 @@ func TestFailedAfterTimeout(t *testing.T) {
 	c.expect("CREATE, CRE, CNG, CON")
 	c.send(sspcwire.AppendTimeout(nil, 1), nil)
 	c.expect("TMO")
-	close(lost)
+	(<-conns).Close()
 	c.expect("DIS, CNG, UNR")
 }
 
@@ -207,9 +203,7 @@ func TestFlood(t *testing.T) {
 	for range 100 { // of which 5 may stay without a streamtype
 		f.dial(t)
 	}
-	for deadline := time.Now().Add(limit); f.Stats().LinksRefused < 95 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "95 links are refused", func() bool { return f.Stats().LinksRefused >= 95 })
 	if s := f.Stats(); s.LinksRefused != 95 {
 		t.Errorf("%+v", s)
 	}

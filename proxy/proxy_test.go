@@ -26,6 +26,16 @@ import (
 // limit ends a test that would wait for ever.
 const limit = 10 * time.Second
 
+// eventually waits until a condition holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v not yet: %s", limit, what)
+		}
+	}
+}
+
 // A fixture is a proxy that listens on a unix socket.
 type fixture struct {
 	*Proxy

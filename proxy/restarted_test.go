@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"testing"
-	"time"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -34,17 +33,11 @@ func TestRestartedMessage(t *testing.T) {
 		c.expect("CREATE, CRE, CNG, CON")
 		c.tx("part", som)
 		l := f.all()[0]
-		for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+		eventually(t, "the stream takes the first part", func() bool {
 			l.mu.Lock()
-			inside := l.in.inside
-			l.mu.Unlock()
-			if inside {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("the stream has not taken the first part")
-			}
-		}
+			defer l.mu.Unlock()
+			return l.in.inside
+		})
 		c.tx("second", som|eom)
 		c.expect("DIS")
 		c.connect()
@@ -57,8 +50,11 @@ func TestRestartedMessage(t *testing.T) {
 		var b inbox
 		b.put([]byte("one"), som, false)
 		b.put([]byte("two"), som, false)
-		if b.size != 6 {
-			t.Errorf("%d bytes, want 6", b.size)
+		buf := make([]byte, 10)
+		for _, want := range []string{"one", "two"} {
+			if n, flags, ok := b.get(buf); string(buf[:n]) != want || flags != som || !ok || b.broken {
+				t.Errorf("%q %v %v, broken %v, want %q", buf[:n], flags, ok, b.broken, want)
+			}
 		}
 	})
 }

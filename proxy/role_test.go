@@ -36,9 +36,7 @@ func TestRoles(t *testing.T) {
 	two.expect("CREATE, CRE")
 	refused("spam")
 	one.Close()
-	for deadline := time.Now().Add(limit); f.Stats().Links > 1 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "one link is left", func() bool { return f.Stats().Links == 1 })
 	refused("minpost")
 	f.open(t, "spam", 0).expect("CREATE, CRE")
 	f.SetRoles([]*Role{})

@@ -73,23 +73,17 @@ func TestPeerShare(t *testing.T) {
 		for i := range clients {
 			clients[i] = f.open(t, "get", 0)
 			clients[i].expect("CREATE, CRE")
-			for { // CREATE is sent before the link counts
+			eventually(t, "the link counts", func() bool { // after CREATE
 				f.mu.Lock()
-				n := f.peers[key].named
-				f.mu.Unlock()
-				if n == i+1 {
-					break
-				}
-				time.Sleep(time.Millisecond)
-			}
+				defer f.mu.Unlock()
+				return f.peers[key].named == i+1
+			})
 		}
 		refused := f.open(t, "get", 0)
 		refused.expect("REFUSED")
 		refused.Close()
 		clients[0].Close()
-		for f.Stats().Links >= test.want {
-			time.Sleep(time.Millisecond)
-		}
+		eventually(t, "a link ends", func() bool { return f.Stats().Links < test.want })
 		f.open(t, "get", 0).expect("CREATE, CRE")
 	}
 }
@@ -120,15 +114,7 @@ func TestHeld(t *testing.T) {
 	a, b, c := f.open(t, "get", 0), f.open(t, "get", 0), f.open(t, "get", 0)
 	held := func(ok func(n int64) bool) {
 		t.Helper()
-		for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
-			n := f.budgets[0].buffered.Load()
-			if ok(n) {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the role holds %d bytes", n)
-			}
-		}
+		eventually(t, "the role holds so much", func() bool { return ok(f.budgets[0].buffered.Load()) })
 	}
 	// The proxy has a's metadata before b's frame takes the rest; the other way round it would refuse the metadata.
 	a.set("uptag", strings.Repeat("x", 60_000))

@@ -147,8 +147,10 @@ func TestInitServers(t *testing.T) {
 				serving, asks = append(serving, "--cert", pair, "--key", pair), []string{"--ca", roots}
 			}
 			file := initialize(t, append(serving, "--protocol", protocol, "--endpoint", "127.0.0.1", "--port", port)...)
-			if info, err := os.Stat(file); err != nil || at.tls && info.Mode().Perm() != 0o600 {
-				t.Errorf("the file with the key has the mode %v, %v", info.Mode(), err)
+			if info, err := os.Stat(file); err != nil {
+				t.Fatal(err)
+			} else if at.tls && info.Mode().Perm() != 0o600 {
+				t.Errorf("the file with the key has the mode %v", info.Mode())
 			}
 			asking := initialize(t, append(asks, "--protocol", client, "--endpoint", "localhost", "--port", port)...)
 			ask := []string{"run", "--timeout", "20s", asking, "example"}

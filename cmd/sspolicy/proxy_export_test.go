@@ -139,12 +139,12 @@ func TestProxyOTLPSettings(t *testing.T) {
 			s := new(proxyServer)
 			_, end, err := s.export(context.Background())
 			end()
-			if text := ""; err != nil {
-				if text = err.Error(); text != tt.err {
-					t.Errorf("error %q, want %q", text, tt.err)
-				}
-			} else if tt.err != "" || s.exporter != nil {
-				t.Errorf("no error, and an exporter: %v", s.exporter != nil)
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			if text != tt.err || s.exporter != nil {
+				t.Errorf("error %q, want %q; an exporter: %v", text, tt.err, s.exporter != nil)
 			}
 		})
 	}

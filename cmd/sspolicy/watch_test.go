@@ -20,6 +20,7 @@ type watching struct {
 
 // startWatch writes files and starts the program.
 func startWatch(t *testing.T, folder string, files map[string]string) *watching {
+	t.Helper()
 	w := &watching{t: t, dir: t.TempDir(), lines: make(chan string, 1000)}
 	for name, text := range files {
 		w.write(name, text)
@@ -34,6 +35,7 @@ func startWatch(t *testing.T, folder string, files map[string]string) *watching 
 	if err := w.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { w.cmd.Process.Kill() })
 	go func() {
 		for s := bufio.NewScanner(pipe); s.Scan(); {
 			w.lines <- s.Text()

@@ -2,6 +2,7 @@ package archtest
 
 import (
 	"bytes"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/printer"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -17,7 +19,10 @@ import (
 // mayDecide matches the conditions on which a test may be skipped: the flag -short, the
 // operating system, and an environment variable that is not set. A test that lacks a
 // program or a file fails.
-var mayDecide = regexp.MustCompile(`testing\.Short\(\)|\bGOOS\b|os\.Getenv\(|== ""`)
+var mayDecide = regexp.MustCompile(`testing\.Short\(\)|\bGOOS\b|os\.Getenv\(`)
+
+// unset matches the condition that a variable is empty.
+var unset = regexp.MustCompile(`^(\w+) == ""$`)
 
 // TestSkips checks that no test skips itself for another reason. A fuzz target may pass
 // over an input.
@@ -61,11 +66,11 @@ func checkSkips(t *testing.T, file string) (skips int, err error) {
 			above = above[:len(above)-1]
 			return true
 		}
-		if call, ok := n.(*ast.CallExpr); ok {
-			switch calledName(call) {
-			case "t.Skip", "t.Skipf", "t.SkipNow":
+		if s, ok := n.(*ast.SelectorExpr); ok {
+			switch s.Sel.Name {
+			case "Skip", "Skipf", "SkipNow":
 				skips++
-				if !permitted(fset, above) {
+				if !permitted(fset, text, above, n) {
 					t.Errorf("%s: a test may not be skipped for this reason", fset.Position(n.Pos()))
 				}
 			}
@@ -76,18 +81,33 @@ func checkSkips(t *testing.T, file string) (skips int, err error) {
 	return skips, nil
 }
 
-// permitted reports whether a skip is in a fuzz target, or under a condition that may
-// decide on it.
-func permitted(fset *token.FileSet, above []ast.Node) bool {
-	for _, n := range above {
+// permitted reports whether a skip is in a fuzz target, or in the body of the innermost if
+// statement, whose condition may decide on it: as such, or since the file, text, sets its
+// variable from the environment.
+func permitted(fset *token.FileSet, text []byte, above []ast.Node, skip ast.Node) bool {
+	inner := true
+	for _, n := range slices.Backward(above) {
 		switch n := n.(type) {
 		case *ast.CallExpr:
 			if calledName(n) == "f.Fuzz" {
 				return true
 			}
 		case *ast.IfStmt:
+			if !inner {
+				continue
+			}
+			inner = false
 			var b bytes.Buffer
-			if printer.Fprint(&b, fset, n.Cond) == nil && mayDecide.Match(b.Bytes()) {
+			if n.Init != nil {
+				printer.Fprint(&b, fset, n.Init)
+				b.WriteString("; ")
+			}
+			printer.Fprint(&b, fset, n.Cond)
+			decides := mayDecide.Match(b.Bytes())
+			if m := unset.FindSubmatch(b.Bytes()); m != nil {
+				decides = bytes.Contains(text, fmt.Appendf(nil, "%s := os.Getenv(", m[1]))
+			}
+			if n.Body.Pos() <= skip.Pos() && skip.Pos() < n.Body.End() && decides {
 				return true
 			}
 		}

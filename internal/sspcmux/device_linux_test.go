@@ -25,13 +25,13 @@ func openPTY(t *testing.T) (*os.File, string) {
 	}
 	var n int
 	var failed error
-	conn.Control(func(fd uintptr) {
+	err = conn.Control(func(fd uintptr) {
 		if failed = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); failed == nil {
 			n, failed = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
 		}
 	})
-	if failed != nil {
-		t.Fatal(failed)
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
 	}
 	return master, fmt.Sprintf("/dev/pts/%d", n)
 }

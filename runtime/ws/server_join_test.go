@@ -20,6 +20,40 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
+// openServer opens a server whose clients answer requests with their path, if they have it,
+// or the name of the server, and echo messages.
+func openServer(t *testing.T, c *runtime.Context, name string) (*runtime.Stream, *teststream.Trace) {
+	t.Helper()
+	var tr teststream.Trace
+	s, err := c.NewStream(name, runtime.Handlers{State: tr.State}, runtime.WithClients(func(*runtime.Stream) runtime.Handlers {
+		return echoing(newTrace(teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result {
+			answer := name
+			if path, err := s.Metadata("path"); err == nil {
+				answer = name + " " + path
+			}
+			_ = s.Respond("", time.Time{}, strings.NewReader(answer))
+			return runtime.OK
+		}}))
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, &tr
+}
+
+// getPage requests a page, and checks its text. It keeps the connection.
+func getPage(t *testing.T, url, want string) {
+	t.Helper()
+	resp, err := stdhttp.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); string(body) != want || err != nil {
+		t.Errorf("%s: %q, %v, want %q", url, body, err, want)
+	}
+}
+
 // TestServerJoins has servers of ws and h1 join one of h1 by its name. Each gets the
 // requests of its kind until it ends.
 func TestServerJoins(t *testing.T) {
@@ -38,34 +72,10 @@ func TestServerJoins(t *testing.T) {
 		}
 	}
 	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{ws.New(ws.Server), http.New(http.Server), raw.New(raw.Server)}}, types...)
-	open := func(name string) (*runtime.Stream, *teststream.Trace) {
-		t.Helper()
-		var tr teststream.Trace
-		s, err := c.NewStream(name, runtime.Handlers{State: tr.State}, runtime.WithClients(func(*runtime.Stream) runtime.Handlers {
-			client := newTrace(teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result {
-				_ = s.Respond("", time.Time{}, strings.NewReader(name))
-				return runtime.OK
-			}})
-			return echoing(client)
-		}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s, &tr
-	}
+	open := func(name string) (*runtime.Stream, *teststream.Trace) { return openServer(t, c, name) }
 	host, hostTrace := open("host")
 	url := "http://" + host.Addr().String()
-	get := func(want string) {
-		t.Helper()
-		resp, err := stdhttp.Get(url) // on a connection that is kept
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if body, _ := io.ReadAll(resp.Body); string(body) != want {
-			t.Errorf("%s answers, not %s", body, want)
-		}
-	}
+	get := func(want string) { t.Helper(); getPage(t, url, want) }
 	defer stdhttp.DefaultClient.CloseIdleConnections()
 	dial := func() (*websocket.Conn, error) {
 		conn, _, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{Subprotocols: []string{"talk"}})

@@ -8,9 +8,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -48,56 +46,29 @@ func TestOwnServer(t *testing.T) {
 		st.Server, st.Metadata = true, []policy.Metadata{{Name: "path"}, {Name: "method"}}
 	}
 	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{ws.New(ws.Server), http.New(http.Server)}}, types...)
-	serve := func(name string) net.Addr {
-		t.Helper()
-		s, err := c.NewStream(name, runtime.Handlers{}, runtime.WithClients(func(*runtime.Stream) runtime.Handlers {
-			return echoing(newTrace(teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result {
-				path, _ := s.Metadata("path")
-				_ = s.Respond("", time.Time{}, strings.NewReader("stream "+path))
-				return runtime.OK
-			}}))
-		}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.Addr()
-	}
 	mux := stdhttp.NewServeMux()
 	mux.HandleFunc("/own", func(w stdhttp.ResponseWriter, r *stdhttp.Request) { io.WriteString(w, "own") })
 	handler, err := c.Handle("own", mux)
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve("joins")
-	mux.Handle("/stream/", forward(serve("stream")))
+	openServer(t, c, "joins")
+	stream, _ := openServer(t, c, "stream")
+	mux.Handle("/stream/", forward(stream.Addr()))
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	defer stdhttp.DefaultClient.CloseIdleConnections()
-	for _, get := range []struct{ url, want string }{
-		{server.URL + "/own", "own"},
-		{server.URL + "/stream/page", "stream /stream/page"},
-		{"http://" + handler.Addr().String() + "/own", "own"},
-	} {
-		resp, err := stdhttp.Get(get.url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if body, _ := io.ReadAll(resp.Body); string(body) != get.want {
-			t.Errorf("%s: %q, want %q", get.url, body, get.want)
-		}
-		resp.Body.Close()
-	}
+	getPage(t, server.URL+"/own", "own")
+	getPage(t, server.URL+"/stream/page", "stream /stream/page")
+	getPage(t, "http://"+handler.Addr().String()+"/own", "own")
 	for _, at := range []string{server.URL + "/stream/talk", "http://" + handler.Addr().String()} {
 		conn, _, err := websocket.Dial(t.Context(), at, &websocket.DialOptions{Subprotocols: []string{"talk"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := conn.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
-			t.Fatal(err)
+		t.Cleanup(func() { conn.CloseNow() })
+		if got := exchange(t, conn, "hello"); got != "hello" {
+			t.Errorf("%s: %q", at, got)
 		}
-		if _, got, err := conn.Read(t.Context()); string(got) != "hello" {
-			t.Errorf("%s: %q, %v", at, got, err)
-		}
-		conn.Close(websocket.StatusNormalClosure, "")
 	}
 }
