@@ -129,7 +129,7 @@ func (c *lintCmd) once(p *program) error {
 	run := func(t target) ([]schema.Diagnostic, error) {
 		o := options(t.config)
 		policies, found, err := c.run(p, t, fragments, o)
-		if len(policies) == 1 && slices.ContainsFunc(found, isBuiltInError) && !c.Fragment && fragments == nil && !hasRelease(policies[0].Document) {
+		if len(policies) == 1 && slices.ContainsFunc(found, isBuiltInError) && !c.Fragment && fragments == nil && project.FragmentOf(policies[0].Document, t.config) == nil && !hasRelease(policies[0].Document) {
 			if o.Fragment = true; !schema.HasErrors(lint.Run(policies[0].Document, rules.All(), o)) {
 				partial = append(partial, displayName(t.file))
 			}

@@ -49,7 +49,7 @@ func TestOldestGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !regexp.MustCompile(`(?m) `+regexp.QuoteMeta(versions[0])+`(\.|$)`).Match(out) {
+	if !regexp.MustCompile(`(?m) ` + regexp.QuoteMeta(versions[0]) + `(\.|$)`).Match(out) {
 		t.Errorf("no module that package runtime imports needs Go %s, so go.mod may name an older version:\n%s", versions[0], out)
 	}
 }
