@@ -253,8 +253,7 @@ type socket struct {
 	cond     sync.Cond
 	in       []datagram
 	closed   bool
-	deadline *time.Timer
-	expired  bool
+	deadline deadline
 }
 
 func newSocket(u *datagrams, host string, addr netip.AddrPort) *socket {
@@ -300,7 +299,7 @@ func (s *socket) ReadFrom(b []byte) (int, net.Addr, error) {
 		switch {
 		case s.closed:
 			return 0, nil, net.ErrClosed
-		case s.expired:
+		case s.deadline.expired:
 			return 0, nil, os.ErrDeadlineExceeded
 		case len(s.in) > 0:
 			p := s.in[0]
@@ -330,41 +329,15 @@ func (s *socket) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.setDeadlineLocked(time.Time{})
+	s.deadline.setLocked(&s.cond, time.Time{})
 	s.cond.Broadcast()
 	return nil
-}
-
-func (s *socket) setDeadlineLocked(t time.Time) {
-	if s.deadline != nil {
-		s.deadline.Stop()
-		s.deadline = nil
-	}
-	s.expired = false
-	if t.IsZero() {
-		return
-	}
-	if left := time.Until(t); left > 0 {
-		var timer *time.Timer
-		timer = time.AfterFunc(left, func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.deadline == timer {
-				s.expired = true
-				s.cond.Broadcast()
-			}
-		})
-		s.deadline = timer
-		return
-	}
-	s.expired = true
-	s.cond.Broadcast()
 }
 
 func (s *socket) SetReadDeadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setDeadlineLocked(t)
+	s.deadline.setLocked(&s.cond, t)
 	return nil
 }
 

@@ -68,6 +68,9 @@ func TestHeap(t *testing.T) {
 				simulate(t, &pr, 1, minutes, nil)
 				ended[i] = held()
 			}
+			if total(settled[0]) == 0 {
+				t.Error("no object is attributed to the runtime")
+			}
 			for _, counts := range [][2]map[string]int64{settled, ended} {
 				if grown := total(counts[1]) - total(counts[0]); grown > maxGrown {
 					t.Errorf("%d objects more after three times as many events:\n%v\n%v", grown, counts[0], counts[1])

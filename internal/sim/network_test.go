@@ -546,36 +546,38 @@ func (c *conn) Close() error {
 		c.sendLocked(nil, true, len(c.buf) > 0)
 	}
 	for i := range c.deadline {
-		c.deadline[i].setLocked(c, time.Time{})
+		c.deadline[i].setLocked(&c.cond, time.Time{})
 	}
 	c.cond.Broadcast()
 	return nil
 }
 
-func (d *deadline) setLocked(c *conn, t time.Time) {
+// setLocked sets the deadline; zero means none. cond.L guards the deadline, and cond is
+// signalled when it expires.
+func (d *deadline) setLocked(cond *sync.Cond, t time.Time) {
 	if d.timer != nil {
 		d.timer.Stop()
 		d.timer = nil
 	}
 	d.expired = false
-	if t.IsZero() || c.closed {
+	if t.IsZero() {
 		return
 	}
 	if left := time.Until(t); left > 0 {
 		var timer *time.Timer
 		timer = time.AfterFunc(left, func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
+			cond.L.Lock()
+			defer cond.L.Unlock()
 			if d.timer == timer {
 				d.expired = true
-				c.cond.Broadcast()
+				cond.Broadcast()
 			}
 		})
 		d.timer = timer
 		return
 	}
 	d.expired = true
-	c.cond.Broadcast()
+	cond.Broadcast()
 }
 
 func (c *conn) setDeadlines(t time.Time, which ...int) error {
@@ -585,7 +587,7 @@ func (c *conn) setDeadlines(t time.Time, which ...int) error {
 		return opError("set", net.ErrClosed)
 	}
 	for _, i := range which {
-		c.deadline[i].setLocked(c, t)
+		c.deadline[i].setLocked(&c.cond, t)
 	}
 	return nil
 }

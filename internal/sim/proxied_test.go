@@ -1,10 +1,10 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -168,11 +168,9 @@ func numbered(w *world, name string, n int) []byte {
 func parseNumbered(b []byte) (name string, n int, ok bool) {
 	var size int
 	_, err := fmt.Sscanf(string(b[:min(20, len(b))]), "%s %d %d;", &name, &n, &size)
-	head := bytesTo(b, ';')
+	head := bytes.IndexByte(b, ';') + 1
 	return name, n, err == nil && size == len(b) && !mismatch(b[head:], name, n, head)
 }
-
-func bytesTo(b []byte, c byte) int { return strings.IndexByte(string(b), c) + 1 }
 
 // A proxiedTalk sends messages that come back, through a proxy. They may get lost with the
 // link, or with the connection of the proxy, and never come twice unless the protocol allows
