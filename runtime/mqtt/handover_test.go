@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,22 +10,12 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// remembering makes a peer report that it has the session, from its second connection on,
-// and leave the packets with the prefix without an answer.
-func remembering(prefix string) func(*peerConn, string) bool {
-	return func(c *peerConn, packet string) bool {
-		if c.n > 0 && strings.HasPrefix(packet, "CONNECT") {
-			io.WriteString(c, "\x20\x02\x01\x00")
-			return true
-		}
-		return strings.HasPrefix(packet, prefix)
-	}
-}
-
 // TestLateMessage checks that messages that arrive after the last stream has left, while
 // the connection waits for a PUBCOMP, are not acknowledged: the next connection gets them.
 func TestLateMessage(t *testing.T) {
-	p := &peer{answer: remembering("PUBREL")}
+	p := &peer{answer: func(c *peerConn, packet string) bool {
+		return resume(c, packet) || strings.HasPrefix(packet, "PUBREL")
+	}}
 	st := streamType("s", nowhere, topics("t", "f", 2))
 	st.MQTT.CleanStart = false
 	bubble(t, p, identify("device", "", ""), types(st), func(t *testing.T, c *runtime.Context) {
@@ -54,7 +43,7 @@ func TestLateMessage(t *testing.T) {
 // TestLostMessage checks that a message with QoS 2 that a stream has not got when its
 // connection is lost, and it is destroyed, is not a duplicate on the next connection.
 func TestLostMessage(t *testing.T) {
-	p := &peer{answer: remembering("none")}
+	p := &peer{answer: resume}
 	st := streamType("s", nowhere, topics("", "f", 2), func(st *policy.StreamType) { st.Retry = nil })
 	st.MQTT.CleanStart = false
 	bubble(t, p, identify("device", "", ""), types(st), func(t *testing.T, c *runtime.Context) {

@@ -27,13 +27,10 @@ func TestSessionHandOver(t *testing.T) {
 		case c.n == 0 && strings.HasPrefix(packet, "PUBLISH"):
 			<-free
 			return true
-		case c.n == 1 && strings.HasPrefix(packet, "CONNECT"):
-			io.WriteString(c, "\x20\x02\x01\x00")
-			return true
 		case c.n == 1 && strings.Contains(packet, "one"):
 			return true
 		}
-		return false
+		return resume(c, packet)
 	}
 	st := streamType("s", nowhere, topics("t", "", 1))
 	st.MQTT.CleanStart = false
@@ -329,14 +326,9 @@ func TestNoIdentifiers(t *testing.T) {
 // the next connection.
 func TestHandOver(t *testing.T) {
 	for _, clean := range []bool{false, true} {
-		p := &peer{}
-		p.answer = func(c *peerConn, packet string) bool {
-			if c.n == 1 && strings.HasPrefix(packet, "CONNECT") {
-				io.WriteString(c, "\x20\x02\x01\x00")
-				return true
-			}
-			return strings.HasPrefix(packet, "PUBREC")
-		}
+		p := &peer{answer: func(c *peerConn, packet string) bool {
+			return resume(c, packet) || strings.HasPrefix(packet, "PUBREC")
+		}}
 		st := streamType("s", nowhere, topics("", "f", 2))
 		st.MQTT.CleanStart = clean
 		o := identify("device", "", "")

@@ -560,15 +560,9 @@ func TestDuplicate(t *testing.T) {
 // TestResume checks that a session that client and server have continues:
 // unacknowledged messages are repeated, and subscriptions stay.
 func TestResume(t *testing.T) {
-	connects := 0
 	p := &peer{}
 	p.answer = func(c *peerConn, packet string) bool {
 		switch {
-		case strings.HasPrefix(packet, "CONNECT"):
-			if connects++; connects > 1 {
-				io.WriteString(c, "\x20\x02\x01\x00")
-				return true
-			}
 		case strings.HasPrefix(packet, "PUBREC "): // no PUBREL
 			return true
 		case c.n == 0 && (strings.Contains(packet, "two") || strings.Contains(packet, "three")):
@@ -577,7 +571,7 @@ func TestResume(t *testing.T) {
 			c.Close()
 			return true
 		}
-		return false
+		return resume(c, packet)
 	}
 	st := streamType("s", nowhere, topics("t", "f", 2), retry(5))
 	st.MQTT.CleanStart = false
@@ -616,11 +610,7 @@ func (c slowCredentials) Blob(ctx context.Context, b policy.Blob, index int) (st
 // replaces, even if the next attempt takes a while to begin.
 func TestOverlaySession(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool {
-		if c.n > 0 && strings.HasPrefix(packet, "CONNECT") {
-			io.WriteString(c, "\x20\x02\x01\x00")
-			return true
-		}
-		return c.n == 0 && strings.HasPrefix(packet, "PUBLISH")
+		return resume(c, packet) || c.n == 0 && strings.HasPrefix(packet, "PUBLISH")
 	}}
 	st := func(timeout time.Duration) *policy.StreamType {
 		st := streamType("s", nowhere, topics("t", "f", 1), retry(5))
@@ -668,15 +658,11 @@ func TestNoSession(t *testing.T) {
 // lostConnack makes a peer close the second connection without a CONNACK. The third has
 // a session.
 func lostConnack(c *peerConn, packet string) bool {
-	if c.n == 0 || !strings.HasPrefix(packet, "CONNECT") {
-		return false
-	}
-	if c.n == 1 {
+	if c.n == 1 && strings.HasPrefix(packet, "CONNECT") {
 		c.Close()
-	} else {
-		io.WriteString(c, "\x20\x02\x01\x00")
+		return true
 	}
-	return true
+	return resume(c, packet)
 }
 
 // TestLostConnack checks that filters are subscribed again after a CONNECT without an

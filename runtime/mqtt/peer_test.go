@@ -140,6 +140,16 @@ func message(topic string, id uint16, qos byte, payload string) string {
 	return string(appendPublish(nil, topic, id, qos, false, false, len(payload))) + payload
 }
 
+// resume is an answer function that reports a present session to each CONNECT from the
+// second connection on.
+func resume(c *peerConn, packet string) bool {
+	if c.n == 0 || !strings.HasPrefix(packet, "CONNECT") {
+		return false
+	}
+	c.send("\x20\x02\x01\x00")
+	return true
+}
+
 // readClient reads a packet of a client. It returns the contents as text, and the
 // correct answer. It does not use the parser of the package.
 func readClient(br *bufio.Reader) (text, reply string, err error) {
