@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/secure-streams/sspolicy/runtime"
+	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
 // TestWant checks the sequences that follow from a policy.
@@ -44,6 +45,25 @@ func TestWant(t *testing.T) {
 		s := newSubject(p.StreamType(tt.stream), args, 1, runtime.DefaultConnectTimeout)
 		if got := (&matcher{s, tt.fault.expect(s)}).String(); got != tt.want {
 			t.Errorf("%s of %s %v:\ngot  %s\nwant %s", tt.fault.Name, tt.stream, tt.args, got, tt.want)
+		}
+	}
+}
+
+// TestObserved checks that the report of an endless series of failures ends with the
+// same event, however late the run notices that it has enough.
+func TestObserved(t *testing.T) {
+	st := *streamTypes().StreamType("h1")
+	st.Retry = &policy.Retry{Conceal: maxAttempts + 2}
+	s := newSubject(&st, nil, 1, runtime.DefaultConnectTimeout)
+	r := &run{matcher: matcher{s, Refused.expect(s)}}
+	events := []Event{{Name: "CRE"}}
+	for range maxAttempts + 2 {
+		events = append(events, Event{Name: "POL"}, Event{Name: "CNG"}, Event{Name: "UNR"})
+	}
+	const want = 1 + 3*maxAttempts + 2
+	for n := range len(events) {
+		if got := len(r.observed(events[:n])); got != min(n, want) {
+			t.Errorf("%d of %d events, want %d", got, n, min(n, want))
 		}
 	}
 }

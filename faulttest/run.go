@@ -110,7 +110,7 @@ func Run(ctx context.Context, p *policy.Policy, stream string, f *Fault, o Optio
 	if err := r.execute(ctx, target, &o); err != nil {
 		return nil, err
 	}
-	report.Events, report.Elapsed = r.snapshot(), time.Since(r.start)
+	report.Events, report.Elapsed = r.observed(r.snapshot()), time.Since(r.start)
 	report.Got = strings.Join(names(report.Events), " ")
 	report.Problem = r.problem(report.Events, f, int(pr.strikes.Load()))
 	report.OK = report.Problem == ""
@@ -336,6 +336,17 @@ func (r *run) snapshot() []Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.events)
+}
+
+// observed returns the events up to the last attempt that a run observes. Others may
+// follow before the run notices that it has enough.
+func (r *run) observed(events []Event) []Event {
+	for i := range events {
+		if v, _ := r.match(names(events[:i+1])); v == enough {
+			return events[:i+1]
+		}
+	}
+	return events
 }
 
 // names returns the names of the significant events: without sent payload, and with

@@ -657,6 +657,10 @@ func TestDatagramsStop(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				begun := make([]byte, len("begun"))
+				if _, err := io.ReadFull(conn, begun); err != nil || string(begun) != "begun" {
+					t.Fatalf("got %q, %v", begun, err)
+				}
 				start := time.Now()
 				ours.lost.Store(tt.ours)
 				theirs.lost.Store(tt.theirs)
@@ -664,7 +668,7 @@ func TestDatagramsStop(t *testing.T) {
 				if took := time.Since(start); took < tt.atLeast || took > tt.atMost {
 					t.Errorf("it took %v", took)
 				}
-				if (err == nil) != tt.ok || !strings.HasPrefix(string(body), "begun") {
+				if (err == nil) != tt.ok || tt.ok != (string(body) == " and ended") {
 					t.Errorf("got %q, %v", body, err)
 				}
 				teststream.Shutdown(t, c)

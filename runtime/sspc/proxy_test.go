@@ -328,11 +328,12 @@ func testProxyRestart(t *testing.T, mux bool) {
 }
 
 // TestProxyStates compares the states of a stream with those of one that the program
-// executes itself.
+// executes itself. The end of a response is on its own, or on the last payload if the
+// proxy has not sent that yet.
 func TestProxyStates(t *testing.T) {
 	for _, tt := range []struct{ streamtype, local, proxied string }{
-		{"get", "CRE POL CNG CON rxS rxE ACK DIS", "CRE CNG CON rxSE ACK DIS"},
-		{"none", "CRE POL CNG CON rxS rxE NAK DIS", "CRE CNG CON rxSE NAK DIS"},
+		{"get", "CRE POL CNG CON rxS rxE ACK DIS", "CRE CNG CON rxS rxE ACK DIS"},
+		{"none", "CRE POL CNG CON rxS rxE NAK DIS", "CRE CNG CON rxS rxE NAK DIS"},
 	} {
 		t.Run(tt.streamtype, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -342,7 +343,9 @@ func TestProxyStates(t *testing.T) {
 					s := teststream.Must(c.NewStream(tt.streamtype, tr.handlers()))
 					s.RequestTx()
 					tr.AwaitEnd(t, "DIS")
-					tr.Want(t, want)
+					if got := strings.ReplaceAll(tr.String(), "rxSE", "rxS rxE"); got != want {
+						t.Errorf("got  %s\nwant %s", got, want)
+					}
 					s.Destroy()
 				}
 			})
