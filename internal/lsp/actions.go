@@ -18,8 +18,8 @@ const (
 	kindImport   = "refactor.import.sspolicy"
 )
 
-// codeActions returns the fixes of the findings in a range, and a way to ignore each;
-// one that applies all safe fixes of the document, and imports of certificates.
+// codeActions returns the quick fixes and ignore actions of the findings in a range, an
+// action that applies all safe fixes of the document, and imports of certificates.
 func (s *server) codeActions(_ context.Context, snap *snapshot, p codeActionParams) (any, error) {
 	wants := func(kind string) bool {
 		return len(p.Context.Only) == 0 || slices.ContainsFunc(p.Context.Only, func(only string) bool {
@@ -59,7 +59,7 @@ func (snap *snapshot) edit(edits ...textEdit) *workspaceEdit {
 // fixes returns the actions for a finding.
 func (s *server) fixes(snap *snapshot, g schema.Diagnostic) (list []codeAction) {
 	about := s.diagnostics(snap, []schema.Diagnostic{g})
-	preferred := true // the first safe one
+	preferred := true // the first safe fix
 	for _, f := range g.Fixes {
 		var edits []textEdit
 		for _, e := range f.Edits {
@@ -72,7 +72,7 @@ func (s *server) fixes(snap *snapshot, g schema.Diagnostic) (list []codeAction) 
 		list = append(list, codeAction{Title: title, Kind: kindQuickFix, Diagnostics: about, IsPreferred: f.Safe && preferred, Edit: snap.edit(edits...)})
 		preferred = preferred && !f.Safe
 	}
-	if rule := s.configured(snap).Lookup(g.Rule); snap.plain() && rule != nil && !rule.Firm && g.Rule != lint.RuleBadSuppression && g.Rule != lint.RuleUnusedSuppression {
+	if rule := s.configFor(snap).Lookup(g.Rule); snap.plain() && rule != nil && !rule.Firm && g.Rule != lint.RuleBadSuppression && g.Rule != lint.RuleUnusedSuppression {
 		list = append(list, codeAction{
 			Title: "Ignore " + g.Rule + " here, with a reason", Kind: kindQuickFix, Diagnostics: about, Edit: snap.edit(snap.ignore(g)),
 		})
@@ -80,15 +80,15 @@ func (s *server) fixes(snap *snapshot, g schema.Diagnostic) (list []codeAction) 
 	return list
 }
 
-// ignore returns the edit that suppresses a finding: a comment on the line above, or
-// on the line itself if nothing may stand above it.
+// ignore returns the edit that suppresses a finding: a comment on the line above, or on the
+// same line if no comment can stand above it.
 func (snap *snapshot) ignore(g schema.Diagnostic) textEdit {
 	directive := "# sspolicy:ignore " + g.Rule + " -- REASON"
 	content, line := snap.text.content, int(snap.text.position(g.Span.Start).Line)
 	start, end := snap.text.lines[line], snap.text.end(line)
 	d := snap.scan().doc
 	commented := slices.ContainsFunc(d.Source.Comments, func(c schema.Span) bool { return start <= c.Start && c.Start < end })
-	// Before its first bracket, lws does not take a text for a policy.
+	// lws takes the policy for a file name if it does not begin with "{".
 	if start <= d.Root.Span.Start && !commented {
 		at := snap.text.span(end, end)
 		return textEdit{at, " " + directive}
@@ -98,15 +98,15 @@ func (snap *snapshot) ignore(g schema.Diagnostic) textEdit {
 	return textEdit{snap.text.span(start, start), indent + directive + "\n"}
 }
 
-// difference returns the edit that turns the document into another text: the part
-// between what both start with and what both end with.
+// difference returns the edit that changes the document into after. It spares their common
+// prefix and suffix.
 func (snap *snapshot) difference(after string) textEdit {
 	before := snap.text.content
 	start := 0
 	for start < len(before) && start < len(after) && before[start] == after[start] {
 		start++
 	}
-	// A character, and \r\n, must not be cut.
+	// Do not split a character or \r\n.
 	for start > 0 && (start < len(before) && !boundary(before, start) || start < len(after) && !boundary(after, start)) {
 		start--
 	}

@@ -20,18 +20,19 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
-// patience is how long a test waits for what must happen.
+// patience limits the wait for an event that must happen.
 const patience = 20 * time.Second
 
-// A client is an editor: it holds the texts, and what the server says about them.
+// A client plays an editor: it holds the documents and the diagnostics that the server
+// publishes.
 type client struct {
 	t      testing.TB
 	server *server
 	conn   *jsonrpc2.Conn
 	logs   *strings.Builder
-	done   chan error // what serve returned
+	done   chan error // the result of serve
 
-	watching chan struct{} // closed when the server wants to know about changed files
+	watching chan struct{} // closed when the server registers for changes of files
 
 	mu        sync.Mutex
 	published map[string][]publishDiagnosticsParams // by URI
@@ -127,7 +128,7 @@ func (c *client) close(uri string) {
 	c.notify("textDocument/didClose", documentParams{textDocument{URI: uri}})
 }
 
-// edit replaces a part of a document.
+// edit replaces a range of a document.
 func (c *client) edit(uri string, start, end int, with string) {
 	t := c.texts[uri]
 	r := t.span(start, end)
@@ -136,14 +137,14 @@ func (c *client) edit(uri string, start, end int, with string) {
 	c.notify("textDocument/didChange", didChangeParams{textDocument{URI: uri, Version: c.versions[uri]}, []contentChange{{&r, with}}})
 }
 
-// replace replaces a text that is in a document once.
+// replace replaces old, which must occur once in a document.
 func (c *client) replace(uri, old, with string) {
 	c.t.Helper()
 	start := c.find(uri, old)
 	c.edit(uri, start, start+len(old), with)
 }
 
-// find returns the offset of a text that is in a document once.
+// find returns the offset of text, which must occur once in a document.
 func (c *client) find(uri, text string) int {
 	c.t.Helper()
 	content := c.texts[uri].content
@@ -154,7 +155,7 @@ func (c *client) find(uri, text string) int {
 	return start
 }
 
-// at returns the position of "|" in a text that is in a document once without it.
+// at returns the position of "|" in text. Without it, text must occur once in the document.
 func (c *client) at(uri, text string) positionParams {
 	c.t.Helper()
 	before, after, _ := strings.Cut(text, "|")
@@ -162,8 +163,8 @@ func (c *client) at(uri, text string) positionParams {
 	return positionParams{documentParams{textDocument{URI: uri}}, c.texts[uri].position(start + len(before))}
 }
 
-// await returns the diagnostics of the current version of a document, once
-// they satisfy a condition.
+// await waits until ok accepts the diagnostics of the current version of a document, and
+// returns them.
 func (c *client) await(uri string, ok func([]diagnostic) bool) []diagnostic {
 	c.t.Helper()
 	deadline := time.After(patience)
@@ -182,7 +183,7 @@ func (c *client) await(uri string, ok func([]diagnostic) bool) []diagnostic {
 	}
 }
 
-// rules awaits diagnostics of these rules and no others.
+// rules waits for diagnostics of exactly these rules.
 func (c *client) rules(uri string, want ...string) []diagnostic {
 	c.t.Helper()
 	slices.Sort(want)

@@ -11,24 +11,24 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A cursor is where completion takes place: the brackets around an offset with the keys
-// in which they stand, and the word before it. It is found by the text before the offset
-// alone, since the text around it is unfinished.
+// A cursor is the context of a completion: the open brackets before an offset, with their
+// keys, and the word that ends there. It depends only on the text before the offset, since
+// the text around it is unfinished.
 type cursor struct {
-	frames []frame // the objects and arrays around it, the outermost first
-	start  int     // of the word
+	frames []frame // open objects and arrays, the outermost first
+	start  int     // offset of the word
 	quoted bool    // the word is a string
 }
 
-// A frame is an object or array that is open.
+// A frame is an open object or array.
 type frame struct {
 	bracket byte
-	key     string // of the member that is being read, in an object
+	key     string // of the current member, in an object
 	value   bool   // a value is next, not a key
 	keys    []string
 }
 
-// newCursor reads a text up to an offset.
+// newCursor scans text up to offset.
 func newCursor(text string, offset int) *cursor {
 	c := &cursor{start: offset}
 	top := func() *frame {
@@ -43,7 +43,7 @@ func newCursor(text string, offset int) *cursor {
 		case b == '#':
 			end := strings.IndexByte(text[at:], '\n')
 			if end < 0 {
-				return nil // in a comment
+				return nil // inside a comment
 			}
 			at += end
 		case b == '"':
@@ -89,8 +89,8 @@ func newCursor(text string, offset int) *cursor {
 	return c
 }
 
-// stringEnd returns the offset after a string, which ends on its line, or -1 if it
-// reaches the end of the text.
+// stringEnd returns the offset after the string at an offset, or after its line if the
+// string is not closed. It returns -1 if the text ends first.
 func stringEnd(text string, at int) int {
 	for i := at + 1; i < len(text); i++ {
 		switch text[i] {
@@ -116,7 +116,7 @@ func (s *server) completion(_ context.Context, snap *snapshot, p positionParams)
 	if c == nil || len(c.frames) == 0 {
 		return []completionItem{}, nil
 	}
-	o := &offer{server: s, snap: snap, cursor: c, offset: offset, items: []completionItem{}}
+	o := &completer{server: s, snap: snap, cursor: c, offset: offset, items: []completionItem{}}
 	if snap.isConfig() {
 		o.config()
 	} else {
@@ -125,8 +125,8 @@ func (s *server) completion(_ context.Context, snap *snapshot, p positionParams)
 	return o.items, nil
 }
 
-// An offer collects completions.
-type offer struct {
+// A completer collects completions.
+type completer struct {
 	*server
 	snap   *snapshot
 	cursor *cursor
@@ -134,13 +134,13 @@ type offer struct {
 	items  []completionItem
 }
 
-// all adds what may stand at the cursor.
-func (o *offer) all() {
+// all adds the completions at the cursor of a policy.
+func (o *completer) all() {
 	f := o.cursor.frames
 	in := &f[len(f)-1]
 	section := schema.Section(f[0].key)
 	_, keyed := keyedSections[section]
-	definition := 2 // the index of the frame of a definition with settings
+	definition := 2 // index of the frame of a definition with settings
 	if keyed {
 		definition = 3
 	}
@@ -167,7 +167,7 @@ func (o *offer) all() {
 		case k == nil:
 		case in.bracket == '[':
 			o.values(k, o.definition())
-		case in.value && in.bracket == '{': // the value of a metadata item, say
+		case in.value && in.bracket == '{': // for example the value of a metadata item
 		case !in.value && k.Name == "http_resp_map":
 			for _, status := range []string{"401", "403", "404", "429", "500", "503"} {
 				o.add(completionItem{Label: status, Kind: kindValue}, `"`+status+`": `, "")
@@ -179,8 +179,8 @@ func (o *offer) all() {
 // keyedSections are the sections whose entries have the form {"name": {...}}.
 var keyedSections = map[schema.Section]bool{schema.Retry: true, schema.Certs: true, schema.Streams: true}
 
-// definition returns the definition around the cursor, if the text has one.
-func (o *offer) definition() *schema.Definition {
+// definition returns the definition that contains the cursor, or nil.
+func (o *completer) definition() *schema.Definition {
 	var found *schema.Definition
 	for _, d := range o.snap.scan().policy.Definitions {
 		if d.Value.Span.Start < o.offset && o.offset <= d.Value.Span.End {
@@ -190,9 +190,9 @@ func (o *offer) definition() *schema.Definition {
 	return found
 }
 
-// add adds an item. Its text replaces the word at the cursor: before, and after behind
-// the place where the cursor goes.
-func (o *offer) add(item completionItem, before, after string) {
+// add adds an item that replaces the word at the cursor with before and after. The cursor
+// moves between them.
+func (o *completer) add(item completionItem, before, after string) {
 	content := o.snap.text.content
 	end := o.offset
 	for end < len(content) && wordByte(content[end]) {
@@ -220,7 +220,7 @@ func (o *offer) add(item completionItem, before, after string) {
 	}
 	start := o.cursor.start
 	if o.cursor.quoted && strings.HasPrefix(text, `"`) {
-		start, text = start+1, text[1:] // clients match the label with what they replace
+		start, text = start+1, text[1:] // clients match the label against the replaced text
 	}
 	item.TextEdit = &textEdit{o.snap.text.span(start, end), text}
 	o.items = append(o.items, item)
@@ -234,8 +234,8 @@ func escapeSnippet(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "$", `\$`, "}", `\}`).Replace(s)
 }
 
-// keys adds the keys of a section that are not in an object yet.
-func (o *offer) keys(section schema.Section, d *schema.Definition, in *frame) {
+// keys adds the keys of a section that an object lacks.
+func (o *completer) keys(section schema.Section, d *schema.Definition, in *frame) {
 	protocol, server, known := "", false, d != nil
 	if known && section == schema.Streams {
 		protocol, server = d.Protocol(), d.Bool("server")
@@ -284,7 +284,7 @@ func (o *offer) keys(section schema.Section, d *schema.Definition, in *frame) {
 }
 
 // values adds the values of a key.
-func (o *offer) values(k *schema.Key, d *schema.Definition) {
+func (o *completer) values(k *schema.Key, d *schema.Definition) {
 	if k == nil {
 		return
 	}
@@ -333,9 +333,8 @@ func (o *offer) values(k *schema.Key, d *schema.Definition) {
 	}
 }
 
-// metadata adds the metadata of a streamtype, after a "${" that ends at an
-// offset.
-func (o *offer) metadata(d *schema.Definition, open int) {
+// metadata adds the metadata names of a streamtype. open is the offset after "${".
+func (o *completer) metadata(d *schema.Definition, open int) {
 	defs := []*schema.Definition{d}
 	if base := o.base(o.snap); base != nil && d != nil {
 		defs = append(defs, lookup(d.Section, d.Name, base))
@@ -363,7 +362,7 @@ func (o *offer) metadata(d *schema.Definition, open int) {
 	}
 }
 
-// metadataNames returns the names of the metadata of a streamtype.
+// metadataNames returns the metadata names of a streamtype.
 func metadataNames(d *schema.Definition) (names []string) {
 	for _, set := range d.Settings {
 		if set.Key == nil || set.Key.Name != "metadata" {
@@ -378,9 +377,9 @@ func metadataNames(d *schema.Definition) (names []string) {
 	return names
 }
 
-// skeletons adds definitions of a section, to be filled in. wrap is set where they
-// stand in an array.
-func (o *offer) skeletons(section schema.Section, wrap bool) {
+// skeletons adds templates of definitions of a section. wrap encloses them in an object, as
+// array elements need.
+func (o *completer) skeletons(section schema.Section, wrap bool) {
 	for _, k := range skeletons {
 		if k.section != section {
 			continue

@@ -14,7 +14,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A configNode is a part of the JSON Schema of configurations.
+// A configNode is a node of the JSON Schema of configurations.
 type configNode struct {
 	Type        string                 `json:"type"`
 	Description string                 `json:"description"`
@@ -27,7 +27,7 @@ type configNode struct {
 var configSchema = sync.OnceValue(func() *configNode {
 	n := &configNode{}
 	if err := json.Unmarshal([]byte(config.JSONSchema), n); err != nil {
-		panic(err) // a test reads it
+		panic(err) // a test covers it
 	}
 	return n
 })
@@ -47,7 +47,7 @@ func (n *configNode) value(key string) *configNode {
 // isConfig reports whether the document is a configuration.
 func (snap *snapshot) isConfig() bool { return filepath.Base(snap.file) == config.Name }
 
-// hoverConfig explains the setting or the rule at an offset of a configuration.
+// hoverConfig describes the setting or rule at an offset of a configuration.
 func (s *server) hoverConfig(snap *snapshot, offset int) (any, error) {
 	d, _, _ := config.Document(snap.file, []byte(snap.text.content))
 	n, at, ok := configSchema().at(&d.Root, offset)
@@ -55,7 +55,7 @@ func (s *server) hoverConfig(snap *snapshot, offset int) (any, error) {
 		return nil, nil
 	}
 	text := markdown(n.Description)
-	if rule := s.configured(snap).Lookup(schema.Unquote(at.Text())); rule != nil {
+	if rule := s.configFor(snap).Lookup(schema.Unquote(at.Text())); rule != nil {
 		text = ruleText(rule)
 	}
 	if text == "" {
@@ -65,8 +65,7 @@ func (s *server) hoverConfig(snap *snapshot, offset int) (any, error) {
 	return hover{markup{"markdown", text}, &r}, nil
 }
 
-// at returns the schema of the setting at an offset of a value, and the span of its name or
-// value.
+// at returns the schema of the setting at an offset, and the span of its name or value.
 func (n *configNode) at(v *schema.Value, offset int) (*configNode, schema.Span, bool) {
 	if n == nil || !holds(v.Span, offset) {
 		return nil, schema.Span{}, false
@@ -86,8 +85,8 @@ func (n *configNode) at(v *schema.Value, offset int) (*configNode, schema.Span, 
 	return n, v.Span, v.Kind != schema.ObjectKind && v.Kind != schema.ArrayKind
 }
 
-// config adds what may stand at the cursor of a configuration.
-func (o *offer) config() {
+// config adds the completions at the cursor of a configuration.
+func (o *completer) config() {
 	n, path := configSchema(), ""
 	frames := o.cursor.frames
 	for _, f := range frames[:len(frames)-1] {
@@ -118,8 +117,8 @@ func (o *offer) config() {
 	}
 }
 
-// configKeys adds the keys of an object of a configuration that it does not have yet.
-func (o *offer) configKeys(n *configNode, path string, in *frame) {
+// configKeys adds the keys that an object of a configuration lacks.
+func (o *completer) configKeys(n *configNode, path string, in *frame) {
 	var keys []string
 	for key := range n.Properties {
 		keys = append(keys, key)
@@ -150,8 +149,8 @@ func (o *offer) configKeys(n *configNode, path string, in *frame) {
 	}
 }
 
-// configValues returns the strings that may be values at a path, beyond those of the schema.
-func (o *offer) configValues(path string) (list []string) {
+// configValues returns string values of a path that the schema does not list.
+func (o *completer) configValues(path string) (list []string) {
 	switch path {
 	case "/lws":
 		for _, v := range slices.Backward(schema.Versions) {
@@ -162,7 +161,7 @@ func (o *offer) configValues(path string) (list []string) {
 	case "/ignore/rule":
 		return o.rules()
 	case "/fragments/base":
-		entries, _ := os.ReadDir(filepath.Dir(o.snap.file)) // none if there is no such folder
+		entries, _ := os.ReadDir(filepath.Dir(o.snap.file)) // empty if the folder does not exist
 		for _, e := range entries {
 			if strings.EqualFold(filepath.Ext(e.Name()), ".json") && e.Name() != config.Name {
 				list = append(list, e.Name())
@@ -172,10 +171,9 @@ func (o *offer) configValues(path string) (list []string) {
 	return list
 }
 
-// rules returns the names of the rules that a configuration may change: those of sspolicy and
-// of the project.
-func (o *offer) rules() (list []string) {
-	for _, r := range o.configured(o.snap).AllRules() {
+// rules returns the names of the configurable rules, built-in and of the project.
+func (o *completer) rules() (list []string) {
+	for _, r := range o.configFor(o.snap).AllRules() {
 		if !r.Firm {
 			list = append(list, r.Name)
 		}

@@ -20,26 +20,26 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// idle is how long a text with syntax errors must stay as it is before the server
-// searches for what was meant, which may take half a second.
+// idle is how long a text with syntax errors must stay unchanged before the server tries to
+// repair it, which may take half a second.
 const idle = 150 * time.Millisecond
 
-// A document is open in the editor, or was until its worker has cleared its
+// A document is open in the editor, or has been closed and its worker has not cleared its
 // diagnostics.
 type document struct {
 	uri  string
-	wake chan struct{} // to the worker: current has changed
+	wake chan struct{} // tells the worker that current has changed
 
 	current *snapshot // nil if the document is closed; server.mu protects it
 }
 
-// A snapshot is a version of a document. It is immutable.
+// A snapshot is an immutable version of a document.
 type snapshot struct {
 	uri     string
 	version int32
 	text    *text
 
-	ctx   context.Context // ends when another snapshot takes its place
+	ctx   context.Context // cancelled when another snapshot replaces it
 	stale context.CancelFunc
 
 	file     string // the name of the document in messages
@@ -48,10 +48,10 @@ type snapshot struct {
 	fragment func() *project.Fragment // nil for a policy
 
 	mu    sync.Mutex
-	found []schema.Diagnostic // as published
+	found []schema.Diagnostic // last published findings
 }
 
-// A tree is a text as the parser reads it, mistakes included.
+// A tree is a text as parsed, errors included.
 type tree struct {
 	doc    *schema.Document
 	policy *schema.Policy
@@ -74,21 +74,21 @@ func (s *server) newSnapshot(uri string, version int32, t *text) *snapshot {
 		}
 		return schema.Parse(snap.file, []byte(t.content))
 	})
-	snap.fragment = sync.OnceValue(func() *project.Fragment { return project.FragmentOf(snap.scan().doc, s.configured(snap)) })
+	snap.fragment = sync.OnceValue(func() *project.Fragment { return project.FragmentOf(snap.scan().doc, s.configFor(snap)) })
 	return snap
 }
 
-// findings returns what was found in the snapshot last.
+// findings returns the last published findings of the snapshot.
 func (snap *snapshot) findings() []schema.Diagnostic {
 	snap.mu.Lock()
 	defer snap.mu.Unlock()
 	return snap.found
 }
 
-// span returns the range of a span of the document.
+// span converts a span of the document to a range.
 func (snap *snapshot) span(s schema.Span) Range { return snap.text.span(s.Start, s.End) }
 
-// fileOf returns the file of a URI, or the URI if it is not that of a file.
+// fileOf returns the file of a URI, or the URI itself if it does not name a file.
 func fileOf(uri string) string {
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme != "file" {
@@ -104,7 +104,7 @@ func fileOf(uri string) string {
 // uriOf returns the URI of a file.
 func uriOf(file string) string {
 	if !filepath.IsAbs(file) {
-		return file // that of a document that is not a file
+		return file // a document without a file
 	}
 	path := filepath.ToSlash(file)
 	if !strings.HasPrefix(path, "/") {
@@ -171,27 +171,28 @@ func (s *server) didClose(p documentParams) {
 	}
 }
 
-// recheck checks all documents again: a configuration or a base may have changed.
+// recheck checks all open documents again, because a configuration or base may have
+// changed.
 func (s *server) recheck(json.RawMessage) {
 	for _, snap := range s.open() {
-		s.again(snap)
+		s.refresh(snap)
 	}
 }
 
-// related checks the open documents again that depend on one that has changed:
-// fragments on their base, all on a configuration.
+// related checks the open documents again that depend on a changed one: fragments on their
+// base, all on a configuration.
 func (s *server) related(uri string) {
 	file := fileOf(uri)
 	settings := filepath.Base(file) == config.Name
 	for _, snap := range s.open() {
 		if snap.uri != uri && (settings || snap.base() == file) {
-			s.again(snap)
+			s.refresh(snap)
 		}
 	}
 }
 
-// again checks a document again, unless it has changed.
-func (s *server) again(old *snapshot) {
+// refresh checks a document again, unless it has changed.
+func (s *server) refresh(old *snapshot) {
 	if s.snapshot(old.uri) != old {
 		return
 	}
@@ -212,8 +213,8 @@ func (s *server) open() (all []*snapshot) {
 	return all
 }
 
-// check is the worker of a document. It publishes the findings of each version that
-// stays current for long enough, and an empty list when the document is closed.
+// check is the worker of a document. It publishes the findings of each version that is
+// still current after parsing, and an empty list when the document is closed.
 func (s *server) check(d *document) {
 	for {
 		select {
@@ -238,14 +239,14 @@ func (s *server) check(d *document) {
 		if snap.scan(); snap.ctx.Err() != nil {
 			continue
 		}
-		s.found(snap, s.lint(snap, snap.scan().doc))
+		s.publishFindings(snap, s.lint(snap, snap.scan().doc))
 		if snap.plain() && schema.HasErrors(snap.scan().doc.Syntax) {
 			s.search(snap)
 		}
 	}
 }
 
-// search publishes the findings of what a text with syntax errors was meant to be,
+// search repairs a text with syntax errors, and publishes the findings of the result,
 // unless the text changes.
 func (s *server) search(snap *snapshot) {
 	select {
@@ -257,13 +258,13 @@ func (s *server) search(snap *snapshot) {
 	s.work.Go(func() { done <- s.lint(snap, snap.full()) })
 	select {
 	case found := <-done:
-		s.found(snap, found)
+		s.publishFindings(snap, found)
 	case <-snap.ctx.Done():
 	}
 }
 
-// found publishes the findings in a snapshot, unless another one is current.
-func (s *server) found(snap *snapshot, found []schema.Diagnostic) {
+// publishFindings publishes the findings of a snapshot, unless another one is current.
+func (s *server) publishFindings(snap *snapshot, found []schema.Diagnostic) {
 	if snap.ctx.Err() != nil {
 		return
 	}
@@ -275,11 +276,11 @@ func (s *server) found(snap *snapshot, found []schema.Diagnostic) {
 }
 
 func (s *server) publish(p publishDiagnosticsParams) {
-	s.conn.Notify(s.ctx, "textDocument/publishDiagnostics", p) // an error means that the client is gone
+	s.conn.Notify(s.ctx, "textDocument/publishDiagnostics", p) // an error means that the client has gone
 }
 
-// lint returns the findings in a version of a document. A file that is something else
-// than a policy has none, unless its name says that it is one: editors open any JSON.
+// lint returns the findings of a version of a document. Editors open any JSON file: one
+// that is not a policy has no findings unless its name contains "policy".
 func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagnostic) {
 	defer s.recover()
 	if snap.isConfig() {
@@ -287,12 +288,12 @@ func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagno
 		return found
 	}
 	if !snap.plain() {
-		return s.extracted(snap)
+		return s.lintEmbedded(snap)
 	}
 	if d.NotPolicy() != nil && !strings.Contains(strings.ToLower(filepath.Base(snap.file)), "policy") {
 		return nil
 	}
-	found, err := project.Lint(d, s.configured(snap), s.read, s.options(snap))
+	found, err := project.Lint(d, s.configFor(snap), s.read, s.options(snap))
 	if wrong, ok := errors.AsType[*project.BaseError](err); ok {
 		g := schema.Diagnostic{Rule: config.Rule, Severity: schema.Error, Span: wrong.At, Message: "the base policy: " + wrong.Err.Error()}
 		if wrong.At.Source != d.Source { // the configuration names the base
@@ -304,30 +305,31 @@ func (s *server) lint(snap *snapshot, d *schema.Document) (found []schema.Diagno
 	return found
 }
 
-// plain reports whether the document is a policy itself, not a text that holds some.
+// plain reports whether the document itself is a policy, rather than a file that embeds
+// policies.
 func (snap *snapshot) plain() bool { return extract.Options{}.Plain(snap.file) }
 
-// extracted returns the findings in the policies that a document holds.
-func (s *server) extracted(snap *snapshot) (all []schema.Diagnostic) {
+// lintEmbedded returns the findings of embedded policies.
+func (s *server) lintEmbedded(snap *snapshot) (all []schema.Diagnostic) {
 	o := s.options(snap)
 	filter := o.Filter
-	o.Filter = nil // places must be those in the document
+	o.Filter = nil // filter by place only after conversion to places of the document
 	policies := extract.Policies(snap.file, []byte(snap.text.content), extract.Options{})
 	if len(policies) == 0 {
 		return nil
 	}
 	for _, p := range policies {
 		o.Shape = p.Partial
-		if found, err := project.Lint(p.Document, s.configured(snap), s.read, o); err == nil {
+		if found, err := project.Lint(p.Document, s.configFor(snap), s.read, o); err == nil {
 			all = append(all, p.Place(found)...)
 		}
 	}
 	return filter(lint.Suppress(policies[0].Source(), all, rules.All(), o))
 }
 
-// configured returns the configuration of a document. Mistakes in it are reported where it
-// is open.
-func (s *server) configured(snap *snapshot) *config.Config {
+// configFor returns the configuration that applies to a document. Its own mistakes are
+// reported when it is open.
+func (s *server) configFor(snap *snapshot) *config.Config {
 	file, text := config.Name, []byte("{}")
 	if filepath.IsAbs(snap.file) {
 		if found, err := config.Find(filepath.Dir(snap.file)); err == nil && found != "" {
@@ -346,16 +348,16 @@ func (s *server) configured(snap *snapshot) *config.Config {
 	return c.config
 }
 
-// A configuration is the one that was read last: rules take a while to compile.
+// A configuration caches the last one read, since compiling rules is slow.
 type configuration struct {
 	mu         sync.Mutex
 	file, text string
 	config     *config.Config
 }
 
-// options returns what the configuration of a document says to check.
+// options returns the lint options of a document.
 func (s *server) options(snap *snapshot) lint.Options {
-	c := s.configured(snap)
+	c := s.configFor(snap)
 	o := project.Options(c)
 	if o.LWS == nil {
 		s.mu.Lock()
@@ -366,7 +368,7 @@ func (s *server) options(snap *snapshot) lint.Options {
 	return o
 }
 
-// read reads a policy from the editor or from its file.
+// read reads a policy, from the editor if it is open there.
 func (s *server) read(file string) (*schema.Document, error) {
 	for _, snap := range s.open() {
 		if snap.file == file {
@@ -380,7 +382,7 @@ func (s *server) read(file string) (*schema.Document, error) {
 	return schema.Scan(file, text), nil
 }
 
-// content returns the text of a file, from the editor if it is open there.
+// content returns the content of a file, from the editor if it is open there.
 func (s *server) content(file string) ([]byte, error) {
 	for _, snap := range s.open() {
 		if snap.file == file {
@@ -395,7 +397,7 @@ var severities = map[schema.Severity]int{schema.Error: 1, schema.Warning: 2, sch
 
 const tagUnnecessary = 1
 
-// diagnostics returns findings as LSP has them.
+// diagnostics converts findings to LSP diagnostics.
 func (s *server) diagnostics(snap *snapshot, found []schema.Diagnostic) []diagnostic {
 	list := make([]diagnostic, 0, len(found))
 	texts := map[*schema.Source]*text{}
@@ -423,7 +425,7 @@ func (s *server) diagnostics(snap *snapshot, found []schema.Diagnostic) []diagno
 	return list
 }
 
-// uriOf returns the URI of a file, as the client writes it if the file is open.
+// uriOf returns the URI of a file, spelled as by the client if the file is open.
 func (s *server) uriOf(file string) string {
 	for _, snap := range s.open() {
 		if snap.file == file {
@@ -433,7 +435,7 @@ func (s *server) uriOf(file string) string {
 	return uriOf(file)
 }
 
-// base returns the file of the policy that the document, a fragment, is for, or "".
+// base returns the base file of a fragment, or "".
 func (snap *snapshot) base() string {
 	if f := snap.fragment(); f != nil {
 		return f.Base

@@ -12,8 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// inlayHints returns the waits of backoff schemes, with their jitter, and the addresses
-// that endpoints stand for.
+// inlayHints shows the delays of backoff schemes with their jitter, and the URLs of
+// streamtypes.
 func (s *server) inlayHints(_ context.Context, snap *snapshot, p inlayHintParams) (any, error) {
 	list := []inlayHint{}
 	for _, d := range snap.scan().policy.Definitions {
@@ -36,13 +36,13 @@ func (s *server) inlayHints(_ context.Context, snap *snapshot, p inlayHintParams
 	return list, nil
 }
 
-// waits returns the waits of a backoff scheme as ranges.
+// waits returns the delays of a backoff scheme as ranges.
 func waits(d *schema.Definition) string {
 	var ms []string
 	if set := d.Get("backoff"); set != nil && set.Member.Value.Kind == schema.Number {
 		ms = []string{set.Member.Value.Raw()}
 	} else {
-		ms = listed(set)
+		ms = stringsOf(set)
 	}
 	retry := &policy.Retry{}
 	for _, text := range ms {
@@ -67,7 +67,7 @@ func waits(d *schema.Definition) string {
 	return strings.Join(list, ", ")
 }
 
-// target returns the address of a streamtype as a URL, or "" if that needs metadata.
+// target returns the URL of a streamtype, or "" if that depends on metadata.
 func target(d *schema.Definition) string {
 	endpoint := d.Text("endpoint")
 	protocol, ok := policy.ParseProtocol(d.Protocol())

@@ -15,16 +15,16 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// hover explains what stands at a position, and the rules that it breaks.
+// hover describes the element at a position, and the rules that it breaks.
 func (s *server) hover(_ context.Context, snap *snapshot, p positionParams) (any, error) {
 	t, offset := snap.scan(), snap.text.offset(p.Position)
 	if snap.isConfig() {
 		return s.hoverConfig(snap, offset)
 	}
 	h := hoverText{server: s, snap: snap, tree: t}
-	at := h.about(offset)
+	at := h.describe(offset)
 	for _, g := range snap.findings() {
-		if rule := s.configured(snap).Lookup(g.Rule); rule != nil && holds(g.Span, offset) {
+		if rule := s.configFor(snap).Lookup(g.Rule); rule != nil && holds(g.Span, offset) {
 			if at == nil {
 				at = &g.Span
 			}
@@ -54,8 +54,8 @@ func (h *hoverText) part(format string, args ...any) {
 	h.parts = append(h.parts, strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
 
-// about adds what there is to say about an offset, and returns the span it is about.
-func (h *hoverText) about(offset int) *schema.Span {
+// describe describes the element at an offset, and returns its span.
+func (h *hoverText) describe(offset int) *schema.Span {
 	for _, c := range h.tree.doc.Source.Comments {
 		if holds(c, offset) {
 			return h.comment(c, offset)
@@ -86,7 +86,7 @@ func (h *hoverText) about(offset int) *schema.Span {
 	return nil
 }
 
-// comment adds the page of the rule whose name is at an offset of a comment.
+// comment adds the page of the rule that a comment names at an offset.
 func (h *hoverText) comment(c schema.Span, offset int) *schema.Span {
 	word := func(b byte) bool { return 'a' <= b && b <= 'z' || '0' <= b && b <= '9' || b == '-' || b == '/' }
 	text := c.Source.Text
@@ -97,7 +97,7 @@ func (h *hoverText) comment(c schema.Span, offset int) *schema.Span {
 	for end < c.End && word(text[end]) {
 		end++
 	}
-	rule := h.configured(h.snap).Lookup(text[start:end])
+	rule := h.configFor(h.snap).Lookup(text[start:end])
 	if rule == nil {
 		return nil
 	}
@@ -124,7 +124,7 @@ func (h *hoverText) key(k *schema.Key) string {
 	return text
 }
 
-// value says what lws makes of the value of a setting.
+// value describes how lws interprets the value of a setting.
 func (h *hoverText) value(def *schema.Definition, set *schema.Setting) string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
@@ -169,7 +169,7 @@ func (h *hoverText) value(def *schema.Definition, set *schema.Setting) string {
 	return "\n" + strings.Join(lines, "\n\n") + "\n"
 }
 
-// versions says which versions of lws make less of a setting than others, and what.
+// versions describes which versions of lws ignore a setting or a part of it.
 func versions(set *schema.Setting) (lines []string) {
 	k, v := set.Key, &set.Member.Value
 	var effects []string
@@ -181,7 +181,7 @@ func versions(set *schema.Setting) (lines []string) {
 			effect = "ignores " + k.Name
 		case v.Kind == schema.String && !k.ValueIn(v.Text(), version):
 			effect = "does not know the value " + markdown(v.Text())
-		case k.Section == schema.Retry && k.Name == "backoff" && len(listed(set)) > 1 && !version.KeepsBackoff():
+		case k.Section == schema.Retry && k.Name == "backoff" && len(stringsOf(set)) > 1 && !version.KeepsBackoff():
 			effect = "keeps only the first wait when it reads the policy; C tables keep all"
 		default:
 			continue
@@ -221,8 +221,8 @@ func short(v *schema.Value) string {
 	return string(text)
 }
 
-// duration returns a number with a unit of time as a duration, or "" if that says no
-// more.
+// duration formats a number with a unit of time as a duration. It returns "" if that is not
+// clearer.
 func duration(number, unit string) string {
 	n, err := strconv.ParseInt(number, 10, 64)
 	units := map[string]time.Duration{"us": time.Microsecond, "ms": time.Millisecond, "s": time.Second}
@@ -234,8 +234,8 @@ func duration(number, unit string) string {
 	return ""
 }
 
-// definition adds a definition: a certificate, the certificates of a trust store, or the
-// text.
+// definition describes a definition: a certificate, the certificates of a trust store, or
+// the source text.
 func (h *hoverText) definition(d *schema.Definition) {
 	place := ""
 	if d.NameSpan.Source != h.tree.doc.Source {
@@ -246,7 +246,7 @@ func (h *hoverText) definition(d *schema.Definition) {
 		h.part("**%s**%s\n\n%s", markdown(d.String()), place, certificate(d))
 	case schema.TrustStores:
 		text := "**" + markdown(d.String()) + "**" + place + "\n\n"
-		for _, name := range listed(d.Get("stack")) {
+		for _, name := range stringsOf(d.Get("stack")) {
 			text += "- " + markdown(name)
 			if c := h.lookup(schema.Certs, name); c != nil {
 				text += ": " + strings.ReplaceAll(certificate(c), "\n", "; ")
@@ -261,8 +261,8 @@ func (h *hoverText) definition(d *schema.Definition) {
 	}
 }
 
-// listed returns the strings of a setting: a list, or one string.
-func listed(set *schema.Setting) (names []string) {
+// stringsOf returns the strings of a setting: those of a list, or a single one.
+func stringsOf(set *schema.Setting) (names []string) {
 	if set == nil {
 		return nil
 	}
@@ -298,7 +298,7 @@ func certificate(d *schema.Definition) string {
 	return text
 }
 
-// reference adds what a reference refers to, for its author and for lws.
+// reference describes what a reference refers to, by name and in lws.
 func (h *hoverText) reference(r *schema.Reference) {
 	target := r.Target
 	if target == nil {
@@ -313,7 +313,7 @@ func (h *hoverText) reference(r *schema.Reference) {
 	}
 	h.definition(target)
 	if base := h.base(h.snap); base != nil {
-		return // lws resolves the references of the policy with the fragment applied
+		return // lws resolves the references after it has applied the fragment
 	}
 	if def := h.tree.policy.Resolve().Definition[r]; def != nil && def != target {
 		h.part("lws takes %s, in line %d: it compares names up to the length of the reference.", markdown(def.String()), def.NameSpan.Position().Line)
@@ -346,12 +346,12 @@ func (s *server) base(snap *snapshot) *tree {
 	}
 	d, err := s.read(file)
 	if err != nil {
-		return nil // a finding says so
+		return nil // reported as a finding
 	}
 	return newTree(d)
 }
 
 var escapeMarkdown = strings.NewReplacer("\\", "\\\\", "*", "\\*", "_", "\\_", "`", "\\`", "<", "&lt;", "[", "\\[")
 
-// markdown escapes a text of a policy for Markdown.
+// markdown escapes text for Markdown.
 func markdown(s string) string { return escapeMarkdown.Replace(s) }

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// large returns a policy of n streamtypes.
+// large returns a policy with n streamtypes.
 func large(n int) string {
 	var b strings.Builder
 	b.WriteString(`{
@@ -45,7 +45,7 @@ func large(n int) string {
 	return b.String()
 }
 
-// cpu returns the processor time of the process.
+// cpu returns the CPU time of the process.
 func cpu(t *testing.T) time.Duration {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
@@ -54,10 +54,10 @@ func cpu(t *testing.T) time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
-// TestLatency measures how long after a keystroke its findings come, in a policy of 1,000
-// streamtypes, for as many keystrokes as LSPKEYS says, and the processor time that they
-// cost server and client. It writes the policy and the keystrokes to LSPKEYSFILE, for
-// another server.
+// TestLatency measures the time from a keystroke to its findings in a policy of 1,000
+// streamtypes, and the CPU time of server and client. LSPKEYS is the number of keystrokes.
+// It writes the policy and the keystrokes to LSPKEYSFILE, to measure another server with
+// them.
 func TestLatency(t *testing.T) {
 	keys := 20
 	if text := os.Getenv("LSPKEYS"); text != "" {

@@ -7,20 +7,20 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The commands that lenses invoke. The client implements them, and names those that it
-// has in its initialization options.
+// The commands of lenses. The client implements them, and lists those that it supports in
+// its initialization options.
 const (
 	// commandRun runs a stream. Its arguments are the URI of the policy and the name of
 	// the streamtype.
 	commandRun = "sspolicy.run"
 
-	// commandOverlays shows places. Its arguments are the URI and the position of the
-	// streamtype, and the locations of it in fragments.
+	// commandOverlays shows locations. Its arguments are the URI and the position of the
+	// streamtype, and its locations in fragments.
 	commandOverlays = "sspolicy.overlays"
 )
 
-// codeLenses returns for each streamtype of a policy what can be done with it: run it, and
-// show it in the fragments that change it. A fragment runs with its base.
+// codeLenses returns lenses that run a streamtype, and that show it in the fragments that
+// change it. A fragment runs with its base.
 func (s *server) codeLenses(_ context.Context, snap *snapshot, _ documentParams) (any, error) {
 	list := []codeLens{}
 	run, show := s.has(commandRun), s.has(commandOverlays)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestLenses checks that lenses are those whose commands the client implements.
+// TestLenses checks that the server offers only lenses whose commands the client supports.
 func TestLenses(t *testing.T) {
 	dir := t.TempDir()
 	base, fragment := filepath.Join(dir, "policy.json"), filepath.Join(dir, "staging.json")
@@ -59,8 +59,8 @@ func TestLenses(t *testing.T) {
 	}
 }
 
-// TestSettings checks that the versions of the editor's settings count where no
-// configuration has others.
+// TestSettings checks that the lws versions of the editor's settings apply unless the
+// configuration sets others.
 func TestSettings(t *testing.T) {
 	old := strings.Replace(station(t), `"port": 443`, `"port": 443, "direct_proto_str": true`, 1)
 	has := func(ds []diagnostic) bool {

@@ -6,11 +6,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// metadata is the section of the names of metadata, which a streamtype declares in its
-// key metadata and uses as ${name} in its strings. It is not a section of the policy.
+// metadata is the section of metadata names, which the key metadata of a streamtype
+// declares and its strings use as ${name}. A policy does not have it as a section.
 const metadata schema.Section = "metadata"
 
-// metadataAt returns the name of metadata at an offset, and its span there: without the
+// metadataAt returns the metadata name at an offset, and its span there: without the
 // braces, or with the quotation marks of the declaration.
 func (t *tree) metadataAt(p place, offset int) (name, schema.Span, bool) {
 	if p.def == nil || p.def.Section != schema.Streams {
@@ -29,7 +29,7 @@ func (t *tree) metadataAt(p place, offset int) (name, schema.Span, bool) {
 	return name{}, schema.Span{}, false
 }
 
-// variables returns the names in ${} in a string, ignoring those with escapes.
+// variables returns the names in ${} in a string, except those with escapes.
 func variables(s schema.Span) (all []schema.Span) {
 	text := s.Text()
 	for at := 0; ; {
@@ -49,7 +49,7 @@ func variables(s schema.Span) (all []schema.Span) {
 	}
 }
 
-// metadataUses returns the places of a name of metadata in a streamtype.
+// metadataUses returns the uses of a metadata name in a streamtype.
 func (r *relative) metadataUses(n name) (all []use) {
 	for _, d := range r.tree.policy.Lookup(schema.Streams, n.of) {
 		for _, set := range d.Settings {
@@ -74,7 +74,7 @@ func (r *relative) metadataUses(n name) (all []use) {
 	return all
 }
 
-// each calls a function for the strings in a value.
+// each calls f for each string in a value.
 func each(v *schema.Value, f func(*schema.Value)) {
 	switch v.Kind {
 	case schema.String:
@@ -90,7 +90,7 @@ func each(v *schema.Value, f func(*schema.Value)) {
 	}
 }
 
-// declares reports whether a streamtype has metadata of a name.
+// declares reports whether a streamtype declares a metadata name.
 func (r *relative) declares(n name) bool {
 	for _, u := range r.metadataUses(n) {
 		if u.defines {

@@ -16,8 +16,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestMetadata checks that a name of metadata is renamed where it is declared and
-// used, in fragments too, and in no other streamtype.
+// TestMetadata checks that metadata is renamed in its declaration and all uses, fragments
+// included, and in no other streamtype.
 func TestMetadata(t *testing.T) {
 	dir := t.TempDir()
 	base, fragment := uriOf(filepath.Join(dir, "policy.json")), uriOf(filepath.Join(dir, "staging.json"))
@@ -59,7 +59,8 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// TestVersions checks that hover says which versions of lws make less of a setting.
+// TestVersions checks that hover lists the versions of lws that ignore a setting or a part
+// of it.
 func TestVersions(t *testing.T) {
 	c := newClient(t)
 	c.open(uri, `{"retry": [{"r": {"backoff": [1000, 2000]}}, {"one": {"backoff": [1000]}}], "s": [{"a": {"direct_proto_str": true, "retry": "r"}}]}`)
@@ -75,8 +76,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestConfigCompletion checks that a configuration is completed by its schema, with
-// the names of rules, groups and versions, and the result has no findings.
+// TestConfigCompletion checks that completion of a configuration follows its schema, with
+// the names of rules, groups and versions, and that the result has no findings.
 func TestConfigCompletion(t *testing.T) {
 	dir := t.TempDir()
 	file := uriOf(filepath.Join(dir, ".sspolicy.json"))
@@ -121,7 +122,7 @@ func TestConfigCompletion(t *testing.T) {
 	}
 }
 
-// TestImport checks that certificates of files beside the policy are added to it.
+// TestImport checks that certificates of files next to the policy are imported.
 func TestImport(t *testing.T) {
 	dir := t.TempDir()
 	file := uriOf(filepath.Join(dir, "policy.json"))

@@ -12,15 +12,14 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A name is a name of a definition in all documents that use it: a policy and the
-// fragments over it.
+// A name identifies a definition in all documents that use it: a policy and its fragments.
 type name struct {
 	section schema.Section
 	text    string
-	of      string // the streamtype, for metadata
+	of      string // the streamtype that declares the metadata
 }
 
-// nameAt returns the name at a position, and its span there.
+// nameAt returns the name at a position, and its span.
 func (snap *snapshot) nameAt(p Position) (name, schema.Span, bool) {
 	offset := snap.text.offset(p)
 	switch at := snap.scan().at(offset); {
@@ -33,7 +32,7 @@ func (snap *snapshot) nameAt(p Position) (name, schema.Span, bool) {
 	}
 }
 
-// A use is a place where a name stands.
+// A use is an occurrence of a name.
 type use struct {
 	file    *relative
 	span    schema.Span
@@ -44,7 +43,7 @@ func (u *use) location() location {
 	return location{u.file.uri, u.file.text.span(u.span.Start, u.span.End)}
 }
 
-// uses returns the places of a name in a document.
+// uses returns the occurrences of a name in a document.
 func (r *relative) uses(n name) (all []use) {
 	if n.section == metadata {
 		return r.metadataUses(n)
@@ -60,8 +59,8 @@ func (r *relative) uses(n name) (all []use) {
 	return all
 }
 
-// A relative is a document that shares names with another one: its base, or a fragment
-// over the same base.
+// A relative is a document that shares names with another one: its base, or a fragment over
+// the same base.
 type relative struct {
 	uri  string
 	text *text
@@ -70,10 +69,10 @@ type relative struct {
 
 func (snap *snapshot) relative() *relative { return &relative{snap.uri, snap.text, snap.scan()} }
 
-// maxRelatives is the most files of a folder that are searched for fragments.
+// maxRelatives is the maximum number of files of a folder that are searched for fragments.
 const maxRelatives = 1000
 
-// relatives returns the document itself, its base, and the fragments over the same base
+// relatives returns the document, its base, and the other fragments of that base: those
 // that are open, or in the folder of the document, of the base, or of a pattern in the
 // configuration.
 func (s *server) relatives(snap *snapshot) []*relative {
@@ -93,7 +92,7 @@ func (s *server) relatives(snap *snapshot) []*relative {
 		return all
 	}
 	files := []string{base}
-	for _, dir := range append(s.configured(snap).FragmentFolders(base), filepath.Dir(base), filepath.Dir(snap.file)) {
+	for _, dir := range append(s.configFor(snap).FragmentFolders(base), filepath.Dir(base), filepath.Dir(snap.file)) {
 		entries, err := os.ReadDir(dir)
 		if err != nil || len(entries) > maxRelatives {
 			continue
@@ -190,8 +189,7 @@ func (s *server) prepareRename(_ context.Context, snap *snapshot, p positionPara
 	return prepareRenameResult{snap.span(inner(at)), n.text}, nil
 }
 
-// rename renames a definition and all references to it, in fragments over the policy
-// too.
+// rename renames a definition and all references to it, including those in fragments.
 func (s *server) rename(_ context.Context, snap *snapshot, p renameParams) (any, error) {
 	n, _, ok := snap.nameAt(p.Position)
 	switch {

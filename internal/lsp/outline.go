@@ -19,14 +19,14 @@ const (
 	symbolProperty  = 7
 )
 
-// symbols returns the sections, with their definitions.
+// symbols returns the sections and their definitions.
 func (s *server) symbols(_ context.Context, snap *snapshot, _ documentParams) (any, error) {
 	t := snap.scan()
 	list := []documentSymbol{}
 	for _, m := range t.doc.Root.Members() {
 		sym := documentSymbol{Name: m.Key, Kind: symbolProperty, Range: snap.span(m.Span()), SelectionRange: snap.span(m.Name.Span)}
 		if m.Key == "" {
-			sym.Name = `""` // clients refuse an empty name
+			sym.Name = `""` // clients reject an empty name
 		}
 		if m.Value.Kind == schema.ArrayKind {
 			sym.Kind = symbolNamespace
@@ -35,7 +35,7 @@ func (s *server) symbols(_ context.Context, snap *snapshot, _ documentParams) (a
 		}
 		for _, d := range t.policy.Section(schema.Section(m.Key)) {
 			if d.Value.Span.Start < m.Value.Span.Start || d.Value.Span.End > m.Value.Span.End || m.Value.Kind != schema.ArrayKind {
-				continue // of another section of the same name
+				continue // it belongs to another section of the same name
 			}
 			at := schema.Span{Source: t.doc.Source, Start: min(d.NameSpan.Start, d.Value.Span.Start), End: d.Value.Span.End}
 			def := documentSymbol{Name: d.Name, Kind: symbolClass, Range: snap.span(at), SelectionRange: snap.span(d.NameSpan)}
@@ -52,7 +52,7 @@ func (s *server) symbols(_ context.Context, snap *snapshot, _ documentParams) (a
 	return list, nil
 }
 
-// folding returns the objects, arrays and blocks of comments of more than a line.
+// folding returns the objects, arrays and comment blocks that span several lines.
 func (s *server) folding(_ context.Context, snap *snapshot, _ documentParams) (any, error) {
 	t := snap.scan()
 	list := []foldingRange{}

@@ -11,14 +11,15 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Limits of the files that are offered for import.
+// Limits of the files offered for import.
 const (
 	maxCertFiles = 20
 	maxCertSize  = 256 << 10
 )
 
-// imports returns the actions that add the certificates of files beside the policy, if the
-// place is in the section of certificates or in a trust store: then they join it.
+// imports returns the actions that add the certificates of files next to the policy. In the
+// section of certificates it adds them there; in a trust store it adds them to that store
+// as well.
 func (s *server) imports(snap *snapshot, at Position) (list []codeAction) {
 	d := snap.scan().doc
 	p := snap.scan().at(snap.text.offset(at))
@@ -48,16 +49,16 @@ func (s *server) imports(snap *snapshot, at Position) (list []codeAction) {
 		if info, err := e.Info(); err != nil || !info.Mode().IsRegular() || info.Size() > maxCertSize {
 			continue
 		}
-		if after := imported(d, os.DirFS(dir), e.Name(), o); after != "" {
+		if after := withCertificates(d, os.DirFS(dir), e.Name(), o); after != "" {
 			list = append(list, codeAction{Title: "Import " + e.Name() + title, Kind: kindImport, Edit: snap.edit(snap.difference(after))})
 		}
 	}
 	return list
 }
 
-// imported returns a policy with the certificates of a file, or "" if it has no others than
-// the policy has, or something else.
-func imported(d *schema.Document, dir fs.FS, file string, o certs.ImportOptions) string {
+// withCertificates returns the policy with the certificates of a file. It returns "" if the policy
+// has them all, or the file contains anything else.
+func withCertificates(d *schema.Document, dir fs.FS, file string, o certs.ImportOptions) string {
 	text, err := fs.ReadFile(dir, file)
 	if err != nil {
 		return ""

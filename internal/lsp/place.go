@@ -4,10 +4,9 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A place is what stands at an offset of a document. Its members are nil where there is
-// none.
+// A place describes an offset of a document. Members that do not apply are nil.
 type place struct {
-	member  *schema.Member     // the innermost one around the offset
+	member  *schema.Member     // innermost member that contains the offset
 	onName  bool               // the offset is in the key of member
 	value   *schema.Value      // the scalar at the offset
 	def     *schema.Definition // around the offset
@@ -17,10 +16,10 @@ type place struct {
 	path    []*schema.Member // from the top to member
 }
 
-// holds reports whether an offset is in a span or at its end.
+// holds reports whether an offset is inside a span or at its end.
 func holds(s schema.Span, offset int) bool { return s.Start <= offset && offset <= s.End }
 
-// at returns what stands at an offset.
+// at returns the place of an offset.
 func (t *tree) at(offset int) place {
 	p := place{value: &t.doc.Root}
 	for p.value != nil {
@@ -83,7 +82,7 @@ func (t *tree) at(offset int) place {
 	return p
 }
 
-// section returns the section whose key is at the place, if the policy has such a one.
+// section returns the section whose key is at the place, if any.
 func (p *place) section() (schema.Section, bool) {
 	if p.onName && len(p.path) == 1 {
 		k := schema.LookupKey(schema.Top, p.member.Key)

@@ -5,13 +5,13 @@ import "encoding/json"
 // The messages of LSP 3.17 that the server uses, with the members that it uses. See
 // https://microsoft.github.io/language-server-protocol/specifications/lsp/3.17/specification/.
 
-// Position is a position in a text, from 0; Character counts UTF-16 code units.
+// Position is a zero-based position in a text; Character counts UTF-16 code units.
 type Position struct {
 	Line      uint32 `json:"line"`
 	Character uint32 `json:"character"`
 }
 
-// Range is a range of a text, without its end.
+// Range is a range of a text; End is exclusive.
 type Range struct {
 	Start Position `json:"start"`
 	End   Position `json:"end"`
@@ -27,7 +27,7 @@ const (
 type initializeParams struct {
 	InitializationOptions struct {
 		settings
-		Commands []string `json:"commands"` // that the client implements, for lenses
+		Commands []string `json:"commands"` // commands of lenses that the client implements
 	} `json:"initializationOptions"`
 	Capabilities struct {
 		TextDocument struct {
@@ -45,7 +45,7 @@ type initializeParams struct {
 	} `json:"capabilities"`
 }
 
-// settings are those of the editor, for documents whose configuration has none.
+// settings are those of the editor. The configuration of a document takes precedence.
 type settings struct {
 	LWS []string `json:"lws"`
 }
@@ -122,7 +122,7 @@ type contentChange struct {
 	Text  string `json:"text"`
 }
 
-// documentParams is the part that all requests about a document share.
+// documentParams is common to all requests about a document.
 type documentParams struct {
 	TextDocument textDocument `json:"textDocument"`
 }

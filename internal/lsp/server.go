@@ -1,7 +1,7 @@
 // Package lsp is a language server for policies: LSP 3.17 over a stream.
 //
-// The server reads messages in order. Notifications take effect at once; a request is
-// answered by a goroutine of its own, from the text at the time it came in.
+// The server reads messages in order. It applies notifications at once. Each request runs
+// in its own goroutine, on the text at the time of its arrival.
 package lsp
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// ErrExit is returned when the client ends the session without a shutdown request.
+// ErrExit is returned when the client exits without a shutdown request.
 var ErrExit = errors.New("the client left without a shutdown request")
 
-// Serve serves a client until it sends exit or closes the stream. It logs to logger.
+// Serve serves a client until it sends exit or closes the stream.
 func Serve(ctx context.Context, stream io.ReadWriteCloser, version string, logger *log.Logger) error {
 	return newServer(version, logger).serve(ctx, stream)
 }
@@ -77,25 +77,25 @@ type server struct {
 
 	mu        sync.Mutex
 	state     state
-	snippets  bool // the client takes snippets
+	snippets  bool // the client supports snippets
 	watch     bool // the client can watch files
 	commands  []string
-	lws       []schema.Version // by the settings of the editor
+	lws       []schema.Version // from the settings of the editor
 	documents map[string]*document
-	requests  map[jsonrpc2.ID]context.CancelFunc // that are not answered yet
+	requests  map[jsonrpc2.ID]context.CancelFunc // not answered yet
 
 	configuration configuration
 }
 
-// A method reads the parameters of a request and returns the function that answers it.
-// The function runs later, beside others.
+// A method decodes the parameters of a request and returns the function that answers it.
+// The function runs later, concurrently with others.
 type method func(s *server, params json.RawMessage) (answer, error)
 
 type answer func(context.Context) (any, error)
 
-// inPolicy is about for requests that need the document to be a policy.
-func inPolicy[P interface{ uri() string }](f func(*server, context.Context, *snapshot, P) (any, error)) method {
-	return about(func(s *server, ctx context.Context, snap *snapshot, p P) (any, error) {
+// onPolicy is onDocument for requests that need the document itself to be a policy.
+func onPolicy[P interface{ uri() string }](f func(*server, context.Context, *snapshot, P) (any, error)) method {
+	return onDocument(func(s *server, ctx context.Context, snap *snapshot, p P) (any, error) {
 		if !snap.plain() {
 			return nil, nil
 		}
@@ -103,9 +103,9 @@ func inPolicy[P interface{ uri() string }](f func(*server, context.Context, *sna
 	})
 }
 
-// about returns the method of a request about a document. It answers null if the
+// onDocument returns the method of a request about a document. It answers null if the
 // document is not open.
-func about[P interface{ uri() string }](f func(*server, context.Context, *snapshot, P) (any, error)) method {
+func onDocument[P interface{ uri() string }](f func(*server, context.Context, *snapshot, P) (any, error)) method {
 	return func(s *server, params json.RawMessage) (answer, error) {
 		var p P
 		if err := json.Unmarshal(params, &p); err != nil {
@@ -126,20 +126,20 @@ func (p documentParams) uri() string { return p.TextDocument.URI }
 var methods = map[string]method{
 	"initialize":                       initialize,
 	"shutdown":                         shutdown,
-	"textDocument/hover":               inPolicy((*server).hover),
-	"textDocument/completion":          inPolicy((*server).completion),
-	"textDocument/definition":          inPolicy((*server).definition),
-	"textDocument/references":          inPolicy((*server).references),
-	"textDocument/documentHighlight":   inPolicy((*server).highlights),
-	"textDocument/prepareRename":       inPolicy((*server).prepareRename),
-	"textDocument/rename":              inPolicy((*server).rename),
-	"textDocument/documentSymbol":      inPolicy((*server).symbols),
-	"textDocument/foldingRange":        inPolicy((*server).folding),
-	"textDocument/codeAction":          about((*server).codeActions),
-	"textDocument/formatting":          inPolicy((*server).formatting),
-	"textDocument/semanticTokens/full": inPolicy((*server).semanticTokens),
-	"textDocument/inlayHint":           inPolicy((*server).inlayHints),
-	"textDocument/codeLens":            inPolicy((*server).codeLenses),
+	"textDocument/hover":               onPolicy((*server).hover),
+	"textDocument/completion":          onPolicy((*server).completion),
+	"textDocument/definition":          onPolicy((*server).definition),
+	"textDocument/references":          onPolicy((*server).references),
+	"textDocument/documentHighlight":   onPolicy((*server).highlights),
+	"textDocument/prepareRename":       onPolicy((*server).prepareRename),
+	"textDocument/rename":              onPolicy((*server).rename),
+	"textDocument/documentSymbol":      onPolicy((*server).symbols),
+	"textDocument/foldingRange":        onPolicy((*server).folding),
+	"textDocument/codeAction":          onDocument((*server).codeActions),
+	"textDocument/formatting":          onPolicy((*server).formatting),
+	"textDocument/semanticTokens/full": onPolicy((*server).semanticTokens),
+	"textDocument/inlayHint":           onPolicy((*server).inlayHints),
+	"textDocument/codeLens":            onPolicy((*server).codeLenses),
 }
 
 var notifications = map[string]func(s *server, params json.RawMessage) error{
@@ -165,7 +165,7 @@ func notification[P any](f func(*server, P)) func(*server, json.RawMessage) erro
 	}
 }
 
-// Handle handles a message. The connection calls it for one after the other.
+// Handle handles a message. The connection does not call it concurrently.
 func (s *server) Handle(ctx context.Context, _ *jsonrpc2.Conn, req *jsonrpc2.Request) {
 	params := json.RawMessage("null")
 	if req.Params != nil {
@@ -240,14 +240,14 @@ func (s *server) answer(ctx context.Context, f answer) (result any, err error) {
 	return result, err
 }
 
-// recover logs a panic and ends it: the editor keeps its server.
+// recover logs a panic, and lets the server continue.
 func (s *server) recover() {
 	if e := recover(); e != nil {
 		s.log.Printf("a bug in sspolicy, please report it: %v\n\n%s", e, debug.Stack())
 	}
 }
 
-// reply answers a request. It ignores the error of a connection that is closed.
+// reply answers a request. It ignores the error of a closed connection.
 func (s *server) reply(id jsonrpc2.ID, result any, err error) {
 	if err == nil {
 		s.conn.Reply(s.ctx, id, result)
@@ -323,7 +323,7 @@ func (s *server) didChangeConfiguration(p configurationParams) {
 	s.recheck(nil)
 }
 
-// setLocked takes over settings, without the versions that are unknown.
+// setLocked stores settings, except unknown versions.
 func (s *server) setLocked(of settings) {
 	s.lws = nil
 	for _, text := range of.LWS {
@@ -336,7 +336,7 @@ func (s *server) setLocked(of settings) {
 	}
 }
 
-// initialized asks the client to say when a policy or a configuration changes on disk.
+// initialized registers for changes of JSON files on disk.
 func (s *server) initialized(struct{}) {
 	if !s.watch {
 		return

@@ -22,7 +22,7 @@ import (
 
 const uri = "file:///policy.json"
 
-// station returns a policy that is right.
+// station returns a valid policy.
 func station(t testing.TB) string {
 	text, err := os.ReadFile("../../fixtures/weather.json")
 	if err != nil {
@@ -31,7 +31,7 @@ func station(t testing.TB) string {
 	return string(text)
 }
 
-// TestTyping checks that findings follow the text, and go when it is closed.
+// TestTyping checks that findings follow the text, and disappear when it is closed.
 func TestTyping(t *testing.T) {
 	c := newClient(t)
 	c.open(uri, station(t))
@@ -40,7 +40,7 @@ func TestTyping(t *testing.T) {
 	if d := c.rules(uri, "out-of-range")[0]; d.Range != c.texts[uri].span(c.find(uri, "70443"), c.find(uri, "70443")+5) || d.Severity != 1 {
 		t.Errorf("got %+v", d)
 	}
-	// While a string is not closed there is nothing but that to say.
+	// An unclosed string hides all other findings.
 	c.replace(uri, `"port": 70443`, `"port`)
 	c.await(uri, func(ds []diagnostic) bool {
 		return len(ds) > 0 && !slices.ContainsFunc(ds, func(d diagnostic) bool { return d.Code != "syntax" })
@@ -59,8 +59,8 @@ func TestTyping(t *testing.T) {
 	c.rules(uri, "syntax")
 }
 
-// TestBroken checks that a text with syntax errors is checked as it was probably
-// meant, once it is left alone.
+// TestBroken checks that a text with syntax errors is repaired and checked when it stays
+// unchanged.
 func TestBroken(t *testing.T) {
 	c := newClient(t)
 	text := strings.Replace(station(t), `"port": 443`, `"port: 70443`, 1)
@@ -84,8 +84,8 @@ func TestOtherJSON(t *testing.T) {
 	c.rules(uri, "not-a-policy")
 }
 
-// TestPositionsOfFindings checks that emoji, \r\n and a byte order mark do not move
-// a finding.
+// TestPositionsOfFindings checks that emoji, \r\n and a byte order mark do not shift a
+// finding.
 func TestPositionsOfFindings(t *testing.T) {
 	c := newClient(t)
 	c.open(uri, "{\r\n \"release\": \"\U0001F600e\u0301\", \"x\U0001F600\": 1 }")
@@ -96,8 +96,8 @@ func TestPositionsOfFindings(t *testing.T) {
 	}
 }
 
-// TestConfiguration checks that findings are those that the configuration of the
-// project asks for, as the editor has it, and mistakes in it are found.
+// TestConfiguration checks that the configuration, as in the editor, applies to findings,
+// and that its mistakes are found.
 func TestConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	file, settings := uriOf(filepath.Join(dir, "policy.json")), uriOf(filepath.Join(dir, ".sspolicy.json"))
@@ -112,9 +112,8 @@ func TestConfiguration(t *testing.T) {
 	c.await(file, func(ds []diagnostic) bool { return len(ds) == 1 && ds[0].Severity == 1 })
 }
 
-// TestOwnRules checks that the rules of the project's configuration are checked,
-// explained and suppressed as those of sspolicy, also while the configuration is
-// edited.
+// TestOwnRules checks that rules of the project are checked, explained and suppressed like
+// built-in ones, even while the configuration is edited.
 func TestOwnRules(t *testing.T) {
 	dir := t.TempDir()
 	file, settings := uriOf(filepath.Join(dir, "policy.json")), uriOf(filepath.Join(dir, ".sspolicy.json"))
@@ -146,8 +145,7 @@ func TestOwnRules(t *testing.T) {
 	})
 }
 
-// TestFragment checks that a fragment is checked over its base, as the editor has
-// both.
+// TestFragment checks that a fragment is checked with its base, both as in the editor.
 func TestFragment(t *testing.T) {
 	dir := t.TempDir()
 	base, fragment := uriOf(filepath.Join(dir, "policy.json")), uriOf(filepath.Join(dir, "staging.json"))
@@ -182,8 +180,8 @@ func TestFragment(t *testing.T) {
 	c.rules(fragment, "config")
 }
 
-// TestConfiguredFragment checks that the configuration says which files are
-// fragments, and the editor's text of it counts.
+// TestConfiguredFragment checks that the configuration, as in the editor, determines which
+// files are fragments.
 func TestConfiguredFragment(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -216,7 +214,7 @@ func TestConfiguredFragment(t *testing.T) {
 	c.replace(base, `get_climate`, `get_weather`)
 	c.rules(fragment)
 
-	// The fragment need not be open to be renamed with its base.
+	// A fragment is renamed with its base even if it is not open.
 	c.notify("textDocument/didClose", documentParams{textDocument{URI: fragment}})
 	var edit workspaceEdit
 	c.call("textDocument/rename", renameParams{c.at(base, `"get_|weather"`), "get_climate"}, &edit)
@@ -232,7 +230,7 @@ func TestConfiguredFragment(t *testing.T) {
 		t.Errorf("a missing base: %+v", ds)
 	}
 	for at, want := range map[string]string{
-		`"frag|ments"`: "fragments over a policy", `"ba|se"`: "The policy that the fragments are for", `"noth|ing.json"`: "The policy that the fragments are for",
+		`"frag|ments"`: "fragments over a base policy", `"ba|se"`: "The base policy of the fragments", `"noth|ing.json"`: "The base policy of the fragments",
 	} {
 		if h := c.hover(c.at(settings, at)); !strings.Contains(h, want) {
 			t.Errorf("hover at %s: %q", at, h)
@@ -246,7 +244,7 @@ func TestConfiguredFragment(t *testing.T) {
 	c.await(fragment, alone)
 }
 
-// TestWatchedFiles checks that the client says when a file changes on disk.
+// TestWatchedFiles checks that a notification of a changed file has an effect.
 func TestWatchedFiles(t *testing.T) {
 	dir := t.TempDir()
 	file := uriOf(filepath.Join(dir, "policy.json"))
@@ -321,9 +319,9 @@ func TestCompletion(t *testing.T) {
 	c := newClient(t)
 	c.open(uri, example)
 	for _, test := range []struct {
-		old, with  string // with has "|" where the cursor is
+		old, with  string // with has "|" at the cursor
 		want, none string // labels
-		result     string // the line after the first label of want is taken, if not empty
+		result     string // the line after the first label of want is accepted, if not empty
 	}{
 		{`"timeout_ms": 90000,`, `"ti|`, "timeout_ms,http_cookies", "port,mqtt_topic,server_cert", `"timeout_ms": $0,`},
 		{`"timeout_ms": 90000,`, `tim|`, "timeout_ms", "port", `"timeout_ms": $0,`},
@@ -383,8 +381,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// TestSkeletons checks that each skeleton is valid as it is, together with what it
-// refers to.
+// TestSkeletons checks that each skeleton is valid, together with what it refers to.
 func TestSkeletons(t *testing.T) {
 	for _, k := range skeletons {
 		sections := map[schema.Section]string{schema.Retry: `{ "default": { "backoff": [ 1000, 2000 ], "conceal": 5, "jitterpc": 20, "svalidping": 30, "svalidhup": 35 } }`}
@@ -494,7 +491,7 @@ func TestOutline(t *testing.T) {
 	}
 }
 
-// TestActions checks that fixes, ignoring and formatting do what they say.
+// TestActions checks that fixes, ignore comments and formatting have their effect.
 func TestActions(t *testing.T) {
 	c := newClient(t)
 	text := strings.Replace(station(t), `"opportunistic": true`, `"oportunistic": true, "h2q_oflow_txcr": true`, 1)
@@ -536,7 +533,7 @@ func TestActions(t *testing.T) {
 	}
 }
 
-// TestC checks that the policies in a C file have findings and fixes.
+// TestC checks the findings and fixes of policies in a C file.
 func TestC(t *testing.T) {
 	const file = "file:///main.c"
 	c := newClient(t)
@@ -565,8 +562,8 @@ func TestC(t *testing.T) {
 	c.await(file, func(ds []diagnostic) bool { return len(ds) > 0 && !unknown(ds) })
 }
 
-// TestLifecycle checks that requests outside of a session, unknown ones and bad
-// ones are refused, and the server goes on.
+// TestLifecycle checks that requests outside of a session, unknown ones and invalid ones
+// are rejected, and the server continues.
 func TestLifecycle(t *testing.T) {
 	c := connect(t)
 	code := func(method string, params any) int64 {
@@ -604,7 +601,7 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
-// TestLeave checks that a client that goes away ends the server.
+// TestLeave checks that the server ends when the client disconnects.
 func TestLeave(t *testing.T) {
 	c := connect(t)
 	c.call("initialize", struct{}{}, nil)

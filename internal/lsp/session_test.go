@@ -19,17 +19,17 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// pieces are what edits insert.
+// pieces are inserted by edits.
 var pieces = []string{
 	"", "", "x", `"`, "{", "}", "[", "]", ",", ":", " ", "\n", "\r", "\r\n", "\t", "#", "\\", "${", "\U0001F600", "e\u0301", "\ufeff", "\u2028", "\x00",
 	`"port": 443,`, `"retry": "default"`, `{ "s": [ { "a": { "endpoint": "x" } } ] }`, "# sspolicy:ignore tls-port -- why\n", `"x-sspolicy": { "base": "1.json" },`,
 	`"trust_stores": [ { "name": "own", "stack": [ "root" ] } ],`, "1e999", "-0", "true", "null",
 }
 
-// TestSessions checks that after random edits, openings, closings, requests and
-// cancellations the server has the text of the client, all requests are answered,
-// all places are in the text, and the findings are those of the text. LSPFUZZ is
-// how long it takes.
+// TestSessions checks laws after random edits, openings, closings, requests and
+// cancellations: the server has the text of the client, all requests are answered, all
+// ranges are inside the text, and the findings are those of the text. LSPFUZZ is its
+// duration.
 func TestSessions(t *testing.T) {
 	limit := 2 * time.Second
 	if text := os.Getenv("LSPFUZZ"); text != "" {
@@ -59,7 +59,7 @@ type session struct {
 	rand     *rand.Rand
 	station  string
 	messages int
-	waiting  []func() // for the answers of requests
+	waiting  []func() // handlers of pending answers
 }
 
 func (s *session) run(steps int) {
@@ -73,7 +73,7 @@ func (s *session) run(steps int) {
 			s.open(uri, []string{"", s.station, "\ufeff" + s.station, strings.ReplaceAll(s.station, "\n", "\r\n"), example}[s.rand.IntN(5)])
 		case n < 2:
 			s.close(uri)
-		case n < 4: // an edit as a whole
+		case n < 4: // an edit that replaces the whole text
 			s.versions[uri]++
 			s.texts[uri] = newText(s.station)
 			s.notify("textDocument/didChange", didChangeParams{textDocument{URI: uri, Version: s.versions[uri]}, []contentChange{{nil, s.station}}})
@@ -100,7 +100,7 @@ func (s *session) run(steps int) {
 	}
 }
 
-// place returns the offset of a random character that is not inside a \r\n.
+// place returns the offset of a random character that does not split \r\n.
 func (s *session) place(t *text) int {
 	for {
 		at := s.rand.IntN(len(t.content) + 1)
@@ -176,7 +176,7 @@ func (s *session) request(uri string) {
 	})
 }
 
-// inside checks that all ranges in an answer are in the text that it is about.
+// inside checks that all ranges in an answer are inside the text of their document.
 func (s *session) inside(method, uri string, t *text, result json.RawMessage) {
 	var check func(v any)
 	check = func(v any) {
@@ -190,7 +190,7 @@ func (s *session) inside(method, uri string, t *text, result json.RawMessage) {
 				return
 			}
 			for key, e := range v {
-				if key == "changes" { // of several documents
+				if key == "changes" { // edits of several documents
 					e = e.(map[string]any)[uri]
 				}
 				check(e)
@@ -210,7 +210,7 @@ func (s *session) inside(method, uri string, t *text, result json.RawMessage) {
 	check(v)
 }
 
-// findings checks that the findings of a document are published.
+// findings checks the published findings of a document.
 func (s *session) findings(uri string) {
 	t := s.texts[uri]
 	if strings.Contains(t.content, "x-sspolicy") {

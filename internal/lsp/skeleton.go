@@ -6,15 +6,15 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A skeleton is a definition to be filled in, as a snippet.
+// A skeleton is a template of a definition, as a snippet.
 type skeleton struct {
 	section       schema.Section
 	label, detail string
 	text          string
 }
 
-// skeletons have one for each section, and for each protocol of streamtypes. A test
-// lints them.
+// skeletons has one for each section, and for each protocol of streamtypes. A test lints
+// them.
 var skeletons = []skeleton{
 	{schema.Retry, "retry", "a backoff scheme", `"${1:default}": { "backoff": [${2:1000, 2000, 5000, 10000}], "conceal": ${3:65535}, "jitterpc": ${4:20}, "svalidping": ${5:30}, "svalidhup": ${6:35} }`},
 	{schema.Certs, "certificate", "the base64 of a certificate", `"${1:name}": "${2:MII…}"`},
@@ -34,6 +34,6 @@ const stream = `"${1:name}": { "endpoint": "${2:example.com}", `
 
 var stop = regexp.MustCompile(`\$\{[0-9]+:([^}]*)\}`)
 
-// plainSnippet returns a snippet with the texts of its stops, for clients that take no
-// snippets.
+// plainSnippet replaces the placeholders of a snippet with their default texts, for clients
+// that do not support snippets.
 func plainSnippet(s string) string { return stop.ReplaceAllString(s, "$1") }

@@ -6,12 +6,12 @@ import (
 	"unicode/utf8"
 )
 
-// A text is a version of a document. LSP counts lines, which end in \n, \r\n or \r, and
-// in a line UTF-16 code units.
+// A text is a version of a document. As in LSP, lines end in \n, \r\n or \r, and columns
+// count UTF-16 code units.
 type text struct {
 	content string
 	lines   []int  // offset of the start of each line
-	marks   []mark // about one each markDistance bytes; the first is at 0
+	marks   []mark // one about every markDistance bytes; the first is at 0
 }
 
 func newText(content string) *text {
@@ -48,8 +48,8 @@ func (t *text) end(line int) int {
 	return end
 }
 
-// offset returns the offset of a position. One beyond the end of its line or of the text
-// is at that end; one inside a surrogate pair is before it.
+// offset returns the offset of a position. A position beyond its line or the text is at the
+// end of that; one inside a surrogate pair is before the pair.
 func (t *text) offset(p Position) int {
 	if int(p.Line) >= len(t.lines) {
 		return len(t.content)
@@ -79,13 +79,14 @@ func (t *text) position(offset int) Position {
 	return Position{uint32(line), uint32(t.units(offset) - t.units(t.lines[line]))}
 }
 
-// A mark holds how many UTF-16 code units encode the content before an offset.
+// A mark holds the number of UTF-16 code units before an offset.
 type mark struct{ offset, units int }
 
-// markDistance is about how many bytes are between two marks. A packed policy is one line.
+// markDistance is the approximate number of bytes between two marks. A minified policy is
+// one line.
 const markDistance = 1 << 10
 
-// units returns how many UTF-16 code units encode the content before an offset.
+// units returns the number of UTF-16 code units before an offset.
 func (t *text) units(offset int) int {
 	i, found := slices.BinarySearchFunc(t.marks, offset, func(m mark, offset int) int { return m.offset - offset })
 	if !found {
@@ -101,7 +102,7 @@ func (t *text) units(offset int) int {
 // span returns the range between two offsets.
 func (t *text) span(start, end int) Range { return Range{t.position(start), t.position(end)} }
 
-// utf16Units returns how many UTF-16 code units encode a character.
+// utf16Units returns the number of UTF-16 code units of a character.
 func utf16Units(r rune) int {
 	if r > 0xffff {
 		return 2

@@ -31,8 +31,8 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-// FuzzText checks that positions are those of UTF-16, and an edit at positions is
-// the edit at their offsets.
+// FuzzText checks that positions are in UTF-16, and that an edit at positions equals the
+// edit at their offsets.
 func FuzzText(f *testing.F) {
 	f.Add("a\r\n\U0001F600b\rc\n", "x\n", 2, 5)
 	f.Add("\ufeff{}", "\r", 0, 3)
@@ -60,7 +60,7 @@ func FuzzText(f *testing.F) {
 		start, end = min(start, end), max(start, end)
 		for _, at := range []int{start, end} {
 			if at > 0 && at < len(s) && s[at-1] == '\r' && s[at] == '\n' {
-				return // no position is between them
+				return // there is no position between them
 			}
 		}
 		r := text.span(start, end)

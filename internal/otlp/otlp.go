@@ -1,4 +1,4 @@
-// Package otlp reports what a proxy does to OpenTelemetry, by OTLP over HTTP.
+// Package otlp exports metrics and traces of a proxy to OpenTelemetry, by OTLP over HTTP.
 //
 // The standard environment variables configure it: OTEL_EXPORTER_OTLP_ENDPOINT and the
 // others of the exporters, OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME,
@@ -29,15 +29,15 @@ import (
 	ssotel "github.com/secure-streams/sspolicy/runtime/otel"
 )
 
-// An Exporter sends metrics and traces.
+// An Exporter exports metrics and traces.
 type Exporter struct {
 	hooks   runtime.Hooks
-	metrics *sdkmetric.MeterProvider // nil if there are none
-	traces  *sdktrace.TracerProvider // nil if there are none
+	metrics *sdkmetric.MeterProvider // nil if metrics are disabled
+	traces  *sdktrace.TracerProvider // nil if traces are disabled
 }
 
-// setting returns a setting of the exporters for a signal, and the variable that has it.
-// The value is "" if there is none.
+// setting returns a setting of the exporters for a signal, and the variable that sets it.
+// The value is "" if no variable does.
 func setting(signal, property string) (variable, value string) {
 	for _, variable = range []string{"OTEL_EXPORTER_OTLP_" + signal + "_" + property, "OTEL_EXPORTER_OTLP_" + property} {
 		if value = os.Getenv(variable); value != "" {
@@ -64,15 +64,15 @@ func signal(name string) (bool, error) {
 	if variable, protocol := setting(name, "PROTOCOL"); protocol != "" && protocol != "http/protobuf" {
 		return false, fmt.Errorf("%s=%s is not supported: want http/protobuf", variable, protocol)
 	}
-	// The exporters would take localhost for an address that they cannot parse.
+	// The exporters fall back to localhost if they cannot parse an address.
 	if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return false, fmt.Errorf("%s=%s: want a URL such as http://localhost:4318", address, endpoint)
 	}
 	return true, nil
 }
 
-// Start returns an Exporter, or nil if the environment requests none. failed gets the
-// errors of exports. version is that of the program.
+// Start returns an Exporter, or nil if the environment requests none. It calls failed with
+// the errors of exports. version is that of the program.
 func Start(ctx context.Context, version string, failed func(error)) (*Exporter, error) {
 	traces, err := signal("TRACES")
 	if err != nil {
@@ -114,7 +114,7 @@ func Start(ctx context.Context, version string, failed func(error)) (*Exporter, 
 // Hooks returns the hooks for the context of the proxy.
 func (e *Exporter) Hooks() runtime.Hooks { return e.hooks }
 
-// Observe reports the figures of a proxy.
+// Observe exports the metrics of a proxy.
 func (e *Exporter) Observe(p *proxy.Proxy) error {
 	if e.metrics == nil {
 		return nil
@@ -150,7 +150,7 @@ func (e *Exporter) Observe(p *proxy.Proxy) error {
 	return err
 }
 
-// Shutdown sends what has not been sent.
+// Shutdown exports what is pending.
 func (e *Exporter) Shutdown(ctx context.Context) error {
 	var errs []error
 	if e.metrics != nil {

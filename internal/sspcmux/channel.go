@@ -8,28 +8,27 @@ import (
 
 // A Channel is a channel of a session. Its methods are safe for concurrent use.
 //
-// The program has one end of a pipe. Goroutines copy between the other end and the
-// line.
+// It is one end of a pipe. Goroutines copy between the other end and the line.
 type Channel struct {
-	net.Conn // the end of the program
+	net.Conn // the program's end of the pipe
 	s        *Session
 	n        byte
 	inner    net.Conn      // the other end of the pipe
-	opened   chan struct{} // closed when err says whether the peer has opened it
+	opened   chan struct{} // closed when the peer has accepted or refused the channel; err says which
 	changed  *sync.Cond    // signals changes of the fields below; its lock is mu of the session
-	room     chan struct{} // receives a value when the program has read
+	room     chan struct{} // signals that the program has read
 
 	// Guarded by mu of the session.
-	err       error  // why no more is sent to the peer; nil while the channel works
-	isOpen    bool   // opened is closed
-	requested bool   // by the peer, and not answered yet
-	closing   bool   // CHANNEL_CLOSE has been queued
-	deaf      bool   // the peer has not acknowledged that
-	received  []byte // payload that deliver has not written yet
-	held      int    // bytes of payload that the program has not read
-	windowed  bool   // the peer has flow control
-	credit    int    // bytes that the peer accepts
-	taken     int    // bytes that the program has read, to report to the peer
+	err        error  // why nothing more is sent to the peer; nil while the channel works
+	isOpen     bool   // opened is closed
+	requested  bool   // the peer's request is not answered yet
+	closing    bool   // CHANNEL_CLOSE has been queued
+	deaf       bool   // the peer has not acknowledged CHANNEL_CLOSE in time
+	received   []byte // payload not yet written by deliver
+	held       int    // payload bytes not yet read by the program
+	windowed   bool   // the peer supports flow control
+	credit     int    // bytes that the peer accepts
+	unreported int    // bytes that the program has read, not yet reported to the peer
 }
 
 func newChannel(s *Session, n byte) *Channel {
@@ -95,19 +94,19 @@ func (c *Channel) openLocked() {
 	}
 }
 
-// failure returns why the channel was not opened, or has ended.
+// failure returns why the channel was not opened or has ended.
 func (c *Channel) failure() error {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	return c.err
 }
 
-// endLocked ends a channel that no longer has a number.
+// endLocked ends a channel that has lost its number.
 func (c *Channel) endLocked(err error) {
 	if c.err == nil {
 		c.err = err
 	}
-	if c.requested { // Accept may no longer be called
+	if c.requested { // Accept may not be called any more
 		c.Conn.Close()
 	}
 	c.openLocked()
@@ -141,7 +140,7 @@ func (c *Channel) Close() error {
 	return err
 }
 
-// finish tells the peer that no more data follows.
+// finish notifies the peer that no more data follows.
 func (c *Channel) finish() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -158,10 +157,10 @@ func (c *Channel) finishLocked(err error) {
 	time.AfterFunc(closeTimeout, c.giveUp)
 }
 
-// giveUp handles a peer that has not acknowledged the end of the channel. The
-// number of the channel stays in use. A client without other channels resets the
-// line, which makes a proxy of lws free its channels. A server does not, since the
-// streams of a client of lws do not survive that.
+// giveUp handles a peer that does not acknowledge the end of the channel. The channel keeps
+// its number. A client without other channels resets the line, which makes a proxy of lws
+// free its channels. A server does not, since the reset would end the other streams of a
+// client of lws.
 func (c *Channel) giveUp() {
 	s := c.s
 	s.mu.Lock()
@@ -201,8 +200,8 @@ func (c *Channel) send() {
 	}
 }
 
-// awaitCredit returns how many of n bytes the peer accepts, or 0 if the channel has
-// ended.
+// awaitCredit waits for credit, and returns how many of n bytes the peer accepts, or 0 if
+// the channel has ended.
 func (c *Channel) awaitCredit(n int) int {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -232,17 +231,16 @@ func (c *Channel) deliver() {
 		}
 		c.s.mu.Lock()
 		c.held -= len(b)
-		if c.taken += len(b); c.windowed && c.err == nil && c.taken >= window/2 {
-			c.s.queueLocked(windowCommand(c.n, c.taken)...)
-			c.taken = 0
+		if c.unreported += len(b); c.windowed && c.err == nil && c.unreported >= window/2 {
+			c.s.queueLocked(windowCommand(c.n, c.unreported)...)
+			c.unreported = 0
 		}
 		c.s.mu.Unlock()
 		c.signalRoom()
 	}
 }
 
-// take returns the received data, or nil after the end. spare becomes the buffer
-// for further data.
+// take returns the received data, or nil after the end. It reuses spare for further data.
 func (c *Channel) take(spare []byte) []byte {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -282,8 +280,8 @@ func (s *Session) receive(n byte, b []byte) {
 	}
 }
 
-// awaitRoomLocked waits until there is room for n bytes from a peer without flow
-// control, for at most roomTimeout. All channels wait meanwhile.
+// awaitRoomLocked waits until there is room for n bytes from a peer without flow control,
+// for at most roomTimeout. It blocks all channels of the line.
 func (c *Channel) awaitRoomLocked(n int) {
 	if c.held+n <= window {
 		return

@@ -32,8 +32,8 @@ func (Addr) Network() string { return "mux" }
 // String returns the path of a device.
 func (a Addr) String() string { return string(a) }
 
-// A DeviceListener accepts the channels of a device. If the device ends, such as an
-// adapter that is unplugged, the listener reopens it when it is back.
+// A DeviceListener accepts the channels of a device. If the device disappears, such as an
+// unplugged adapter, the listener reopens it when it is available again.
 type DeviceListener struct {
 	path  string
 	speed int
@@ -44,7 +44,7 @@ type DeviceListener struct {
 	closed  chan struct{}
 }
 
-// reopenInterval is the interval of attempts to reopen a device.
+// reopenInterval is the interval between attempts to reopen a device.
 const reopenInterval = time.Second
 
 // ListenDevice opens a device for the server.
@@ -56,7 +56,7 @@ func ListenDevice(path string, speed int, log *slog.Logger) (*DeviceListener, er
 	return l, nil
 }
 
-// open makes a session.
+// open opens the device and starts a session.
 func (l *DeviceListener) open() error {
 	rw, err := OpenDevice(l.path, l.speed)
 	if err != nil {
@@ -98,7 +98,7 @@ func (l *DeviceListener) Accept() (net.Conn, error) {
 	}
 }
 
-// reopen waits for the device, or Close.
+// reopen retries to open the device until it succeeds or the listener is closed.
 func (l *DeviceListener) reopen() error {
 	for {
 		select {

@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDevice opens a device so that Close ends a Read.
+// openDevice opens a device whose Close interrupts a Read.
 func openDevice(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 }
 
-// setRaw makes the device pass all bytes unchanged, sets its speed, and locks it
-// against other programs that do so.
+// setRaw makes the device pass all bytes unchanged, sets its speed, and locks it against
+// other users of this package.
 func setRaw(f *os.File, speed int) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

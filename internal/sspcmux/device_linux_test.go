@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openPTY returns one end of a pseudo terminal, and the path of the other.
+// openPTY returns one end of a pseudoterminal, and the path of the other.
 func openPTY(t *testing.T) (*os.File, string) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -36,8 +36,8 @@ func openPTY(t *testing.T) (*os.File, string) {
 	return master, fmt.Sprintf("/dev/pts/%d", n)
 }
 
-// TestDevice exchanges all byte values over a terminal, at a set speed, and closes it
-// while it is in use.
+// TestDevice exchanges all byte values over a terminal at a set speed, and closes the
+// terminal while it is in use.
 func TestDevice(t *testing.T) {
 	master, path := openPTY(t)
 	l, err := ListenDevice(path, 115200, nil)

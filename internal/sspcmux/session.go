@@ -16,7 +16,7 @@ import (
 const (
 	// pingInterval is the interval of pings while the session is up.
 	pingInterval = 10 * time.Second
-	// pongTimeout is the time limit of an answer: on a slow line, it waits behind
+	// pongTimeout is the time limit for an answer. On a slow line, the answer waits behind
 	// data.
 	pongTimeout = 5 * time.Second
 	// retryInterval is the interval of pings while the session is down, as in lws.
@@ -26,15 +26,15 @@ const (
 	closeTimeout = 2 * time.Second
 	// roomTimeout is how long a channel without flow control may block the line.
 	roomTimeout = time.Second
-	// window is the maximum size of unread payload of a channel, in bytes.
+	// window is the maximum number of unread payload bytes of a channel.
 	window = 64 << 10
-	// maxControl is the maximum size of waiting commands in bytes. Beyond it, the
-	// peer does not read.
+	// maxControl is the maximum size of queued commands, in bytes. Beyond it, the session
+	// fails because the peer does not read.
 	maxControl = 8 << 10
-	// flushSize is the number of RESET_TRANSPORT commands before a repeated ping. A
-	// peer that waits for the rest of a data command reads them as payload.
+	// flushSize is the number of RESET_TRANSPORT commands before a repeated ping. A peer
+	// that waits for the rest of a data command reads them as payload.
 	flushSize = 1024
-	// maxLines is the maximum number of log lines in a second.
+	// maxLines is the maximum number of log lines per second.
 	maxLines = 20
 	// channels is the number of channels of a line.
 	channels = 256
@@ -82,20 +82,20 @@ type Session struct {
 	mu       sync.Mutex
 	err      error
 	up       bool
-	upped    chan struct{} // closed when the session is up
-	own      bool          // the peer is of this package
+	ready    chan struct{} // closed when the session is up
+	own      bool          // the peer is an end of this package
 	ping     uint64        // time of the unanswered ping; 0 if there is none
-	deadline time.Time     // of that answer, or of the next ping
-	retries  int           // since the last answer
+	deadline time.Time     // for that answer, or for the next ping
+	retries  int           // pings since the last answer
 	answer   bool          // send a ping with the next PONG
 	refusing bool          // refused is closed
-	queue    []byte        // commands
+	queue    []byte        // commands to write
 	channels [channels]*Channel
-	second   time.Time // since when lines counts
-	lines    int       // logged
+	second   time.Time // start of the second that lines counts
+	lines    int       // lines logged in that second
 }
 
-// NewSession returns a session over rw, which it closes at its end.
+// NewSession returns a session over rw, which the session closes.
 func NewSession(rw io.ReadWriteCloser, o Options) *Session {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -108,7 +108,7 @@ func NewSession(rw io.ReadWriteCloser, o Options) *Session {
 	}
 	s := &Session{
 		rw: rw, o: o, done: make(chan struct{}), wake: make(chan struct{}, 1), rearm: make(chan struct{}, 1),
-		next: make(chan *Channel, channels), refused: make(chan struct{}), upped: make(chan struct{}),
+		next: make(chan *Channel, channels), refused: make(chan struct{}), ready: make(chan struct{}),
 	}
 	s.in.s = s
 	s.pingLocked(true)
@@ -143,7 +143,7 @@ func (s *Session) Refuse() {
 	s.endUnusedLocked()
 }
 
-// endUnusedLocked ends a session that refuses channels and has none.
+// endUnusedLocked ends a refusing session without channels.
 func (s *Session) endUnusedLocked() {
 	if !s.refusing || slices.ContainsFunc(s.channels[:], func(c *Channel) bool { return c != nil && c.err == nil }) {
 		return
@@ -202,10 +202,10 @@ func (s *Session) Open(ctx context.Context) (net.Conn, error) {
 // awaitUp waits until the session is up.
 func (s *Session) awaitUp(ctx context.Context) error {
 	s.mu.Lock()
-	upped := s.upped
+	ready := s.ready
 	s.mu.Unlock()
 	select {
-	case <-upped:
+	case <-ready:
 		return nil
 	case <-s.done:
 		return s.Err()
@@ -214,7 +214,7 @@ func (s *Session) awaitUp(ctx context.Context) error {
 	}
 }
 
-// request takes a free number, from 255 down like lws, and requests a channel.
+// request requests a channel with a free number, from 255 down as in lws.
 func (s *Session) request() (*Channel, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,7 +277,7 @@ func (s *Session) fail(err error) {
 		go s.rw.Close()
 		return
 	}
-	go func() { // a goodbye, which frees the channels of a peer that keeps them
+	go func() { // RESET_TRANSPORT frees the channels of a peer that keeps them
 		defer s.writing.Unlock()
 		t := time.AfterFunc(time.Second, func() { s.rw.Close() })
 		s.rw.Write([]byte{cmdReset})
@@ -287,7 +287,7 @@ func (s *Session) fail(err error) {
 	}()
 }
 
-// run checks the times.
+// run sends pings and enforces their time limits.
 func (s *Session) run() {
 	go s.writeCommands()
 	for {
@@ -304,7 +304,7 @@ func (s *Session) run() {
 	}
 }
 
-// writeCommands writes commands. It blocks while the peer does not read.
+// writeCommands writes queued commands. It blocks while the peer does not read.
 func (s *Session) writeCommands() {
 	for {
 		select {
@@ -319,7 +319,7 @@ func (s *Session) writeCommands() {
 	}
 }
 
-// tick sends a ping, or detects that the answer is missing.
+// tick sends a ping, or detects a missing answer.
 func (s *Session) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -372,7 +372,7 @@ func (s *Session) queueLocked(command ...byte) {
 	}
 }
 
-// write writes the waiting commands, and payload of c if it has not ended.
+// write writes the queued commands, and payload of c unless c has ended.
 func (s *Session) write(c *Channel, payload []byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -397,7 +397,7 @@ func (s *Session) write(c *Channel, payload []byte) error {
 	return err
 }
 
-// isUp reports whether the line is up.
+// isUp reports whether the session is up.
 func (s *Session) isUp() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -417,7 +417,7 @@ func (s *Session) pinged(at uint64) {
 	defer s.mu.Unlock()
 	b := binary.BigEndian.AppendUint64([]byte{cmdPong}, at)
 	s.queueLocked(binary.BigEndian.AppendUint64(b, mark)...)
-	if s.answer { // after PONG, by which the peer is in sync
+	if s.answer { // after PONG, which the peer needs to synchronize
 		s.answer = false
 		s.pingLocked(false)
 	}
@@ -436,7 +436,7 @@ func (s *Session) ponged(at uint64, own bool) {
 	s.upLocked()
 }
 
-// acked handles PONGACK: the peer has seen an answer, and regards the line as up.
+// acked handles PONGACK: the peer has seen an answer and regards the line as up.
 func (s *Session) acked() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -449,11 +449,11 @@ func (s *Session) upLocked() {
 	}
 	s.up, s.retries = true, 0
 	s.logLocked(slog.LevelInfo, "mux: line is up")
-	close(s.upped)
+	close(s.ready)
 }
 
-// logLocked logs a change of the line, but not more than maxLines in a second, because
-// the peer causes them.
+// logLocked logs a change of the line, at most maxLines times per second, because the peer
+// can cause it.
 func (s *Session) logLocked(level slog.Level, msg string, args ...any) {
 	if now := time.Now(); now.Sub(s.second) >= time.Second {
 		s.second, s.lines = now, 0
@@ -495,7 +495,7 @@ func (s *Session) downLocked(why error) {
 // dropLocked ends all channels.
 func (s *Session) dropLocked() {
 	if s.up {
-		s.up, s.own, s.upped = false, false, make(chan struct{})
+		s.up, s.own, s.ready = false, false, make(chan struct{})
 	}
 	s.queue = s.queue[:0]
 	for n, c := range s.channels {
@@ -506,7 +506,7 @@ func (s *Session) dropLocked() {
 	}
 }
 
-// control handles the commands that have only a channel number.
+// control handles the commands that consist of a channel number.
 func (s *Session) control(cmd, n byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,7 +30,7 @@ func closeAll(closers ...io.Closer) {
 	synctest.Wait()
 }
 
-// echo serves channels that return what they get.
+// echo serves channels that return what they receive.
 func echo(s *Session) {
 	for {
 		c, err := s.Accept()
@@ -49,7 +49,7 @@ func TestEcho(t *testing.T) {
 		client, server := pair(t)
 		go echo(server)
 		var wg sync.WaitGroup
-		for i := range 300 { // more than there are numbers, one after the other
+		for i := range 300 { // more channels than numbers, one after another
 			c, err := client.Open(t.Context())
 			if err != nil {
 				t.Fatal(i, err)
@@ -72,7 +72,7 @@ func TestEcho(t *testing.T) {
 	})
 }
 
-// TestFlowControl has a channel without a reader, which does not block another.
+// TestFlowControl checks that a channel without a reader does not block another.
 func TestFlowControl(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := pair(t)
@@ -194,8 +194,8 @@ func TestRefuse(t *testing.T) {
 	})
 }
 
-// TestRequestFlood checks that channels beyond those that wait for Accept leave no
-// goroutines, which would make the bubble fail.
+// TestRequestFlood checks that requests beyond the queue of Accept leave no goroutines,
+// which would make the bubble fail.
 func TestRequestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, l := newLWSEnd(t, Options{Server: true})
@@ -229,7 +229,7 @@ func TestNoPeer(t *testing.T) {
 	})
 }
 
-// TestMutePeer has a peer that does not read: the line, and what waits, is bounded.
+// TestMutePeer checks that the memory for a peer that does not read is bounded.
 func TestMutePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
@@ -248,7 +248,7 @@ func TestMutePeer(t *testing.T) {
 	})
 }
 
-// A noisyLine damages what passes.
+// A noisyLine damages the bytes that it carries.
 type noisyLine struct {
 	net.Conn
 	mu     sync.Mutex
@@ -274,7 +274,7 @@ func (l *noisyLine) set(damage func([]byte) []byte) {
 	l.damage = damage
 }
 
-// TestNoise damages a line in many ways. Afterwards it works again within a time.
+// TestNoise damages a line in many ways, and checks that it recovers within a time limit.
 func TestNoise(t *testing.T) {
 	for name, damage := range map[string]func(r *rand.Rand, b []byte) []byte{
 		"bits":   func(r *rand.Rand, b []byte) []byte { b[r.IntN(len(b))] ^= 1 << r.IntN(8); return b },
@@ -333,7 +333,7 @@ func TestNoise(t *testing.T) {
 
 var errDamaged = errors.New("damaged")
 
-// exchange sends n bytes over a new channel, and compares the echo.
+// exchange sends n bytes over a new channel and compares the echo.
 func exchange(ctx context.Context, s *Session, n int) error {
 	c, err := s.Open(ctx)
 	if err != nil {
@@ -355,7 +355,7 @@ func exchange(ctx context.Context, s *Session, n int) error {
 	return nil
 }
 
-// An lwsEnd plays the transport mux of lws 5.0.0, which frees no channel.
+// An lwsEnd plays the mux transport of lws 5.0.0, which frees no channel.
 type lwsEnd struct {
 	net.Conn
 	t *testing.T
@@ -380,7 +380,7 @@ func (l *lwsEnd) connect() {
 	l.until(cmdPongAck)
 }
 
-// until reads commands up to one, and returns its body.
+// until reads commands up to cmd, and returns the body of that.
 func (l *lwsEnd) until(cmd byte) []byte {
 	l.t.Helper()
 	for {
@@ -409,7 +409,7 @@ func (l *lwsEnd) until(cmd byte) []byte {
 }
 
 // TestLWSServer has a proxy of lws, which does not acknowledge the end of a channel. The
-// line is reset when no link is affected.
+// client resets the line when that affects no link.
 func TestLWSServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, peer := newLWSEnd(t, Options{})
@@ -446,7 +446,7 @@ func TestLWSServer(t *testing.T) {
 }
 
 // TestLWSClient has a client of lws, which does not acknowledge the end of a channel. Its
-// other streams go on, and the number is not used again.
+// other streams continue, and the number is not reused.
 func TestLWSClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, peer := newLWSEnd(t, Options{Server: true})
@@ -520,8 +520,8 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
-// TestUnreadEnd checks that a session whose peer reads nothing ends its channels, since no
-// ping is answered, and can be closed.
+// TestUnreadEnd checks that a session whose peer does not read ends its channels, since
+// pings remain unanswered, and can be closed.
 func TestUnreadEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, l := newLWSEnd(t, Options{Server: true})
@@ -539,7 +539,7 @@ func TestUnreadEnd(t *testing.T) {
 	})
 }
 
-// TestLogLimit checks that a peer cannot cause log lines without end.
+// TestLogLimit checks that a peer cannot cause unlimited log lines.
 func TestLogLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines bytes.Buffer

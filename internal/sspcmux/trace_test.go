@@ -12,7 +12,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 )
 
-// trace returns what one peer sent in testdata/lws-5.0.0.txt, in pieces.
+// trace returns the bytes that one peer sent in testdata/lws-5.0.0.txt, in pieces.
 func trace(t *testing.T, direction string) (pieces [][]byte) {
 	text, err := os.ReadFile("testdata/lws-5.0.0.txt")
 	if err != nil {
@@ -51,7 +51,7 @@ func frames(c net.Conn, d sspcwire.Direction, result chan<- string) {
 	}
 }
 
-// TestTraceOfClient sends a Session what a client of lws sent.
+// TestTraceOfClient replays the bytes of a client of lws to a Session.
 func TestTraceOfClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
@@ -95,7 +95,7 @@ func TestTraceOfClient(t *testing.T) {
 	})
 }
 
-// TestTraceOfProxy sends a Session what a proxy of lws sent. The PONG is made to fit.
+// TestTraceOfProxy replays the bytes of a proxy of lws to a Session, with an adapted PONG.
 func TestTraceOfProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()

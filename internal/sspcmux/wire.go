@@ -24,7 +24,8 @@ const (
 var mark = binary.BigEndian.Uint64([]byte("sspolicy"))
 
 const (
-	// maxPayload limits a data command to the 2048 bytes that lws reads at a time.
+	// maxPayload is such that a data command fits into the 2048 bytes that lws reads at a
+	// time.
 	maxPayload = 2044
 	dataHeader = 4
 )
@@ -52,15 +53,15 @@ func windowCommand(n byte, bytes int) []byte {
 	return binary.BigEndian.AppendUint32([]byte{cmdWindow, n}, uint32(bytes))
 }
 
-// A parser parses the commands in the bytes of a line.
+// A parser parses the commands of a line.
 type parser struct {
 	s      *Session
 	synced bool // buf begins with a command
 	buf    []byte
-	ch     byte        // that rest belongs to
-	last   byte        // the latest command
-	rest   int         // payload of the current data command that has not arrived
-	lost   atomic.Bool // the session does not trust the incoming bytes
+	ch     byte        // channel of the current data command
+	last   byte        // previous command
+	rest   int         // bytes of the current data command that have not arrived
+	lost   atomic.Bool // the session has lost sync; feed resynchronizes
 }
 
 // feed processes bytes from the line.
@@ -87,8 +88,8 @@ func (p *parser) feed(b []byte) {
 	}
 }
 
-// hunt skips bytes until buf may be the beginning of RESET_TRANSPORT and PING, or
-// of the expected PONG.
+// hunt skips bytes until buf may begin with RESET_TRANSPORT and PING, or with the expected
+// PONG.
 func (p *parser) hunt() {
 	for len(p.buf) > 0 {
 		switch {
@@ -149,5 +150,5 @@ func (p *parser) step() {
 	}
 }
 
-// lose makes the parser hunt.
+// lose makes the parser resynchronize.
 func (p *parser) lose() { p.synced, p.rest, p.buf = false, 0, p.buf[:0] }

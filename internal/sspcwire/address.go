@@ -7,22 +7,21 @@ import (
 	"strings"
 )
 
-// DefaultAddress is where the proxy of lws listens on Linux, and its clients connect
-// to.
+// DefaultAddress is the default address of lws's proxy and clients on Linux.
 const DefaultAddress = "unix:@proxy.ss.lws"
 
-// An Address is where a proxy listens.
+// An Address is the address of a proxy.
 type Address struct {
 	Network string // "unix", "tcp", or "mux" for a serial line that carries many links
 	Host    string // path or @name of a unix socket, host and port, or path of a device
 	TLS     bool
-	Speed   int // of a serial line, in bits a second; 0 means as it is
+	Speed   int // of a serial line, in bits per second; 0 keeps the current speed
 }
 
-// ParseAddress parses the address of a proxy: "unix:@NAME" for an abstract socket of
-// Linux, "unix:/PATH", "tcp:HOST:PORT", "tls:HOST:PORT" for TLS over tcp, which lws
-// does not have, or "mux:/DEVICE" and "mux:/DEVICE@SPEED". HOST may be empty. Port 0 is
-// for listening.
+// ParseAddress parses the address of a proxy: "unix:@NAME" for an abstract socket of Linux,
+// "unix:/PATH", "tcp:HOST:PORT", "tls:HOST:PORT" for TLS over TCP, which lws does not
+// support, or "mux:/DEVICE" and "mux:/DEVICE@SPEED". HOST may be empty. Port 0 is for
+// listening.
 func ParseAddress(text string) (Address, error) {
 	fail := func(why string) (Address, error) {
 		return Address{}, fmt.Errorf("address %q of a proxy: %s: want unix:@NAME, unix:/PATH, tcp:HOST:PORT, tls:HOST:PORT or mux:/DEVICE@SPEED", text, why)
@@ -65,13 +64,13 @@ func ParseAddress(text string) (Address, error) {
 		}
 		return a, nil
 	}
-	if scheme == text && len(text) > 1 && text[0] == '+' { // as lws spells a unix socket
+	if scheme == text && len(text) > 1 && text[0] == '+' { // the spelling of lws for a unix socket
 		return fail(fmt.Sprintf("lws's %s is unix:%s here", text, text[1:]))
 	}
 	return fail("unknown kind of address")
 }
 
-// String returns what ParseAddress parses.
+// String returns the address in the form that ParseAddress accepts.
 func (a Address) String() string {
 	switch {
 	case a.TLS:
@@ -82,8 +81,8 @@ func (a Address) String() string {
 	return a.Network + ":" + a.Host
 }
 
-// Loopback reports whether only processes of the same system can connect, or the peer of
-// a serial line.
+// Loopback reports whether only processes of the same system, or the peer of a serial line,
+// can connect.
 func (a Address) Loopback() bool {
 	if a.Network != "tcp" {
 		return true
@@ -93,6 +92,6 @@ func (a Address) Loopback() bool {
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
-// maxSocketPath is how long the path of a unix socket may be on Linux; elsewhere the
-// system may accept less.
+// maxSocketPath is the maximum length of the path of a unix socket on Linux. Other systems
+// may accept less.
 const maxSocketPath = 107

@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// A Direction is the way that the frames of a link go.
+// A Direction is the direction of the frames of a link.
 type Direction uint8
 
 // Directions.
@@ -78,22 +78,23 @@ const (
 
 	// MaxFrame is the size of the largest frame.
 	MaxFrame = header + 0xffff
-	// MaxPayload is how many bytes one payload frame can carry.
+	// MaxPayload is the maximum payload of a frame, in bytes.
 	MaxPayload = 0xffff - payloadHeader
 	// PayloadOverhead is the size of a payload frame without payload.
 	PayloadOverhead = header + payloadHeader
-	// MaxLWSPayload is the longest payload that lws delivers to its program in one
-	// piece: it cuts longer ones, and marks every piece with the flags of the whole.
+	// MaxLWSPayload is the longest payload that lws delivers to its program in one piece.
+	// It splits longer ones, and sets the flags of the whole on every piece.
 	MaxLWSPayload = 1380
-	// MaxOwnPayload is how many bytes of payload this module puts in a frame for itself.
+	// MaxOwnPayload is the maximum payload of a frame between ends of this module, in
+	// bytes.
 	MaxOwnPayload = 16 << 10
-	// OwnBatch is how many bytes of frames this module writes or reads at a time.
+	// OwnBatch is the maximum number of bytes that this module reads or writes at a time.
 	OwnBatch = 4 * (PayloadOverhead + MaxOwnPayload)
-	// MaxReport is how many bytes the body of a REPORT has.
+	// MaxReport is the maximum size of the body of a REPORT, in bytes.
 	MaxReport = 1024
 )
 
-// A Rule is what a frame breaks. Rules are the targets of errors.Is for an [Error].
+// A Rule is a rule that a frame breaks. Rules are targets of errors.Is for an [Error].
 type Rule string
 
 // Error returns the text of the rule.
@@ -110,8 +111,7 @@ const (
 	ErrState       Rule = "state out of range"
 )
 
-// An Error reports a frame that breaks a rule of the protocol. The link has to be
-// closed.
+// An Error reports a frame that breaks a rule of the protocol. The link must be closed.
 type Error struct {
 	Type Type
 	Rule Rule
@@ -125,30 +125,29 @@ func (e *Error) Unwrap() error { return e.Rule }
 // ErrTruncated is returned when a link ends within a frame.
 var ErrTruncated = errors.New("sspc: link ended within a frame")
 
-// A Frame is a frame whose type and length are valid. Body aliases the memory that
-// it was read from.
+// A Frame is a frame with a valid type and length. Body aliases the memory that it was read
+// from.
 type Frame struct {
 	Type Type
 	Body []byte
 }
 
-// A shape is what a receiver checks of a frame before its body is there.
+// A shape is what a receiver checks before the body of a frame has arrived.
 type shape struct {
 	known    bool
 	min, max uint16 // length of the body
-	// early marks frames that may come before STREAMTYPE or CREATE_RESULT.
+	// early marks frames that are allowed before STREAMTYPE or CREATE_RESULT.
 	early bool
 }
 
-// shapes holds the frames of each direction.
+// shapes describes the frames of each direction.
 var shapes = [2][256]shape{
 	ToProxy: {
 		TypeStreamType: {known: true, min: 10, max: 9 + MaxStreamType, early: true},
 		TypeConnect:    {known: true, max: 0xffff},
 		TypeTx:         {known: true, min: payloadHeader, max: 0xffff},
 		TypeTxMetadata: {known: true, min: 2, max: 0xffff},
-		// The proxy of lws parses the following before STREAMTYPE and ignores them,
-		// and PERF always.
+		// The proxy of lws parses and ignores these before STREAMTYPE, and PERF always.
 		TypeTxCredit:   {known: true, min: 4, max: 4, early: true},
 		TypeTimeout:    {known: true, min: 4, max: 4, early: true},
 		TypeLengthHint: {known: true, min: 4, max: 4, early: true},
@@ -167,21 +166,20 @@ var shapes = [2][256]shape{
 	},
 }
 
-// A Decoder cuts the frames of one direction out of bytes.
+// A Decoder splits bytes into the frames of one direction.
 type Decoder struct {
 	direction Direction
-	opened    bool // STREAMTYPE or CREATE_RESULT has come
+	opened    bool // STREAMTYPE or CREATE_RESULT has been decoded
 }
 
 // NewDecoder returns a Decoder for the frames of a new link.
 func NewDecoder(d Direction) Decoder { return Decoder{direction: d} }
 
-// opens reports whether a frame of type t is the one that opens its direction.
+// opens reports whether a frame of type t opens its direction.
 func opens(t Type) bool { return t == TypeStreamType || t == TypeCreateResult }
 
-// Next returns the frame at the beginning of b and its size. n is 0 if
-// the frame is not complete. The error is an *Error; Next returns it as soon as b shows
-// it, which may be before the frame is complete.
+// Next returns the first frame of b and its size n. n is 0 if the frame is incomplete. The
+// error is an *Error; Next may return it before the frame is complete.
 func (d *Decoder) Next(b []byte) (f Frame, n int, err error) {
 	n, err = d.size(b)
 	if err != nil || n > len(b) {
@@ -192,8 +190,7 @@ func (d *Decoder) Next(b []byte) (f Frame, n int, err error) {
 	return f, n, nil
 }
 
-// size returns the size of the frame at the beginning of b, or that of the header if b
-// is shorter.
+// size returns the size of the first frame of b, or the size of a header if b is shorter.
 func (d *Decoder) size(b []byte) (int, error) {
 	if len(b) == 0 {
 		return header, nil

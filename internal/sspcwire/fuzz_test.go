@@ -12,8 +12,8 @@ import (
 func FuzzToProxy(f *testing.F)   { fuzz(f, ToProxy) }
 func FuzzFromProxy(f *testing.F) { fuzz(f, FromProxy) }
 
-// fuzz checks that a Reader never panics and ends, that reads of other sizes give the
-// same frames, and that frames which are encoded again decode to the same.
+// fuzz checks that a Reader does not panic and terminates, that the size of reads does not
+// change the frames, and that encoding the frames again gives the same frames.
 func fuzz(f *testing.F, d Direction) {
 	for _, l := range links(f) {
 		if b := l.Bytes(d == FromProxy); len(b) < 4000 {

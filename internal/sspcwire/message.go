@@ -7,16 +7,16 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A StreamType is the body of STREAMTYPE, with which a client opens a link.
+// A StreamType is the body of STREAMTYPE, which opens a link.
 type StreamType struct {
 	PID uint32
-	// Credit is how much the peer may send at first, 0 for the default; for _lws_smd
-	// it is the mask of classes.
+	// Credit is the initial credit of the peer in bytes, 0 for the default. For _lws_smd it
+	// is the mask of classes.
 	Credit uint32
 	Name   string
 }
 
-// DefaultCredit is the credit of a client of lws that does not set one.
+// DefaultCredit is the credit of a client of lws that sets none.
 const DefaultCredit = 500_000_000
 
 // StreamType decodes the body of STREAMTYPE.
@@ -43,15 +43,15 @@ func AppendStreamType(b []byte, s StreamType) ([]byte, error) {
 	return append(b, s.Name...), nil
 }
 
-// hello is the body of a PERF from the client. Proxies of lws ignore PERF (seen with 4.3.10
-// and 5.0.0).
+// hello is the body of a PERF from the client. Proxies of lws ignore PERF (observed in
+// 4.3.10 and 5.0.0).
 const hello = "sspolicy 1"
 
-// AppendHello appends the frame by which a client of this module tells a proxy, before
-// STREAMTYPE, that it is one: it takes payload frames of any length, and REPORT.
+// AppendHello appends the frame that announces a client of this module to a proxy, before
+// STREAMTYPE. Such a client accepts payload frames of any length, and REPORT.
 func AppendHello(b []byte) []byte { return append(appendHeader(b, TypePerf, len(hello)), hello...) }
 
-// IsHello reports whether the frame is that of AppendHello.
+// IsHello reports whether the frame is one of AppendHello.
 func (f Frame) IsHello() bool { return f.Type == TypePerf && string(f.Body) == hello }
 
 // A CreateResult is the body of CREATE_RESULT, the answer to STREAMTYPE.
@@ -60,8 +60,7 @@ type CreateResult struct {
 	Failure uint8
 	// Buffer is the policy's client_buflen, 0 for the default of the client.
 	Buffer uint32
-	// Rideshares are the streamtypes that share a request, in order, beginning with
-	// the stream's own.
+	// Rideshares are the streamtypes that share a request, beginning with the stream's own.
 	Rideshares []string
 }
 
@@ -84,8 +83,8 @@ func (f Frame) CreateResult() (CreateResult, error) {
 	return r, nil
 }
 
-// AppendCreateResult appends a CREATE_RESULT to b, with as many of the rideshares as
-// the client of lws accepts.
+// AppendCreateResult appends a CREATE_RESULT to b, with as many rideshares as the client of
+// lws accepts.
 func AppendCreateResult(b []byte, r CreateResult) []byte {
 	var list []byte
 	for i, name := range r.Rideshares {
@@ -100,8 +99,7 @@ func AppendCreateResult(b []byte, r CreateResult) []byte {
 	return append(b, list...)
 }
 
-// ConnState decodes the body of CONNSTATE: a state of the onward stream, and its
-// argument.
+// ConnState decodes the body of CONNSTATE: a state of the onward stream, and its argument.
 func (f Frame) ConnState() (s policy.State, arg uint32, err error) {
 	width := len(f.Body) - 4
 	var n uint32
@@ -125,7 +123,7 @@ func AppendConnState(b []byte, s policy.State, arg uint32) []byte {
 	return binary.BigEndian.AppendUint32(b, arg)
 }
 
-// Credit decodes the body of TXCR_UPDATE: how many bytes more may be sent.
+// Credit decodes the body of TXCR_UPDATE: the number of further bytes that may be sent.
 func (f Frame) Credit() int32 { return int32(binary.BigEndian.Uint32(f.Body)) }
 
 // AppendCredit appends a TXCR_UPDATE to b.
@@ -155,8 +153,8 @@ func AppendLengthHint(b []byte, n uint32) []byte { return appendUint32(b, TypeLe
 // AppendConnect appends an ONWARD_CONNECT to b.
 func AppendConnect(b []byte) []byte { return appendHeader(b, TypeConnect, 0) }
 
-// Metadata decodes the body of METADATA. The value may be empty, although the
-// receivers of lws close the link then. It aliases the frame.
+// Metadata decodes the body of METADATA. The value may be empty, although the receivers of
+// lws close the link then. It aliases the frame.
 func (f Frame) Metadata() (name string, value []byte, err error) {
 	n := int(f.Body[0])
 	if n == 0 || n > MaxMetadataName {
@@ -190,19 +188,19 @@ func AppendPerf(b, json []byte) ([]byte, error) {
 	return append(appendHeader(b, TypePerf, len(json)), json...), nil
 }
 
-// payloadFlags are the flags of payload that have a bit in lws.
+// payloadFlags are the payload flags with a bit in lws.
 const payloadFlags = policy.FlagSOM | policy.FlagEOM | policy.FlagPoll | policy.FlagRelatedStart |
 	policy.FlagRelatedEnd | policy.FlagRideshare | policy.FlagPerfJSON
 
 // A Payload is the body of RX_PAYLOAD and TX_PAYLOAD.
 type Payload struct {
-	// Flags are those that lws knows. FlagRideshare is set if Rideshare is not empty.
+	// Flags are those defined by lws. FlagRideshare is set if Rideshare is not empty.
 	Flags policy.Flags
-	// Waited is for how many microseconds the sender has held the payload, and Time
-	// when it sent it, by a clock of its own. lws fills them badly and ignores them.
+	// Waited is how long the sender has held the payload, in microseconds, and Time when it
+	// sent it, by its own clock. lws sets them incorrectly and ignores them.
 	Waited    uint32
 	Time      uint64
-	Rideshare string // the streamtype that the payload belongs to, or ""
+	Rideshare string // the streamtype of the payload, or ""
 	Data      []byte
 }
 

@@ -9,26 +9,25 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Reader reads the frames of one direction from a link. It holds no more than one
-// frame and what one Read returns.
+// A Reader reads the frames of one direction of a link. It holds at most one frame and the
+// result of one Read.
 type Reader struct {
 	r          io.Reader
 	d          Decoder
 	size       int
 	buf        []byte
-	small      []byte       // buf while it is large
-	large      *largeBuffer // of buf; nil if it is not one
+	small      []byte       // buf, while a large one is in use
+	large      *largeBuffer // the large buffer in use, or nil
 	start, end int          // unread part of buf
 }
 
-// A largeBuffer is for a frame that is longer than a Reader reads at a time, and for
-// those that follow it.
+// A largeBuffer is for frames that are longer than the read size of a Reader.
 type largeBuffer [OwnBatch + 4096]byte
 
 var largeBuffers = sync.Pool{New: func() any { return new(largeBuffer) }}
 
-// NewReader returns a Reader of a new link that reads size bytes at a time. Frames may
-// be longer.
+// NewReader returns a Reader of a new link that reads size bytes at a time. Frames may be
+// longer.
 func NewReader(r io.Reader, d Direction, size int) *Reader {
 	return &Reader{r: r, d: NewDecoder(d), size: max(size, header)}
 }
@@ -36,9 +35,9 @@ func NewReader(r io.Reader, d Direction, size int) *Reader {
 // SetSize makes the Reader read size bytes at a time.
 func (r *Reader) SetSize(size int) { r.size = size }
 
-// Next returns the next frame, which is valid until the following call. The error is
-// io.EOF at the end of the link, ErrTruncated if it ends within a frame, an *Error, or
-// that of the io.Reader.
+// Next returns the next frame, which is valid until the following call. The error is io.EOF
+// at the end of the link, ErrTruncated if the link ends within a frame, an *Error, or an
+// error of the io.Reader.
 func (r *Reader) Next() (Frame, error) {
 	for {
 		b := r.buf[r.start:r.end]
@@ -74,11 +73,11 @@ func (r *Reader) Peek() (Type, policy.Flags, bool) {
 	return t, policy.Flags(binary.BigEndian.Uint32(b[header:])), true
 }
 
-// Buffered returns how many bytes have been read and not returned.
+// Buffered returns the number of bytes that have been read but not returned.
 func (r *Reader) Buffered() int { return r.end - r.start }
 
-// reserve moves what is unread to the beginning of a buffer of at least n bytes. A large
-// buffer lives as long as the frame that needs it.
+// reserve moves the unread bytes to the beginning of a buffer of at least n bytes. A large
+// buffer is released when the next frame does not need it.
 func (r *Reader) reserve(n int) {
 	b, large, small := r.buf, r.large, r.small
 	switch {

@@ -6,7 +6,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A ReportKind says what a REPORT is about. Receivers ignore other kinds.
+// A ReportKind is the subject of a REPORT. Receivers ignore other kinds.
 type ReportKind byte
 
 // Kinds of reports.
@@ -33,8 +33,9 @@ const (
 	wordSends         = "sends"
 )
 
-// Describe returns what a client must know about a streamtype to use it as if it executed
-// the streams itself: "h1 POST sends opportunistic". It is empty if that cannot be said.
+// Describe returns the properties of a streamtype that a client needs to use it as if it
+// executed the streams itself, such as "h1 POST sends opportunistic". It returns "" if they
+// cannot be described.
 func Describe(st *policy.StreamType) string {
 	if st.Carrier() != st.Protocol || !st.Protocol.Named() {
 		return ""
@@ -52,8 +53,8 @@ func Describe(st *policy.StreamType) string {
 	return strings.Join(words, " ")
 }
 
-// ParseDescription returns the streamtype that Describe has described, and whether it could
-// be understood.
+// ParseDescription returns the streamtype that text, a result of Describe, describes. It
+// reports whether it could parse text.
 func ParseDescription(name, text string) (*policy.StreamType, bool) {
 	words := strings.Fields(text)
 	if len(words) == 0 {

@@ -6,9 +6,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// follows holds the states that every build of lws's client accepts after each, TIMEOUT
-// and DESTROYING excepted, which are always accepted. A QOS state after another needs a
-// client with MQTT.
+// follows lists the states that every build of lws's client accepts after each state.
+// TIMEOUT and DESTROYING are always accepted. A QOS state after another requires a client
+// with MQTT.
 var follows = map[policy.State][]policy.State{
 	policy.StateCreating:   {policy.StateConnecting, policy.StatePoll, policy.StateServerUpgrade},
 	policy.StatePoll:       {policy.StateConnecting},
@@ -31,9 +31,9 @@ var follows = map[policy.State][]policy.State{
 	policy.StateServerUpgrade: {policy.StateServerTxn, policy.StateDisconnected},
 }
 
-// Accepts reports whether every client of lws accepts a CONNSTATE of next after one
-// of s. Otherwise the client destroys the stream. User states are always accepted,
-// and s remains the state for the next comparison.
+// Accepts reports whether every client of lws accepts a CONNSTATE of next after one of s. A
+// client that does not accept a state destroys the stream. User states are always accepted,
+// and leave s unchanged.
 func Accepts(s, next policy.State) bool {
 	if next >= policy.StateUserBase {
 		return true
@@ -42,9 +42,8 @@ func Accepts(s, next policy.State) bool {
 	return ok && (next == policy.StateTimeout || next == policy.StateDestroying || slices.Contains(accepted, next))
 }
 
-// Path returns the states to report between s and next, without which the client of
-// lws would not accept next. It is empty if none are needed, or if none help. It
-// never contains POLL.
+// Path returns the states to report between s and next so that the client of lws accepts
+// next. It is empty if none are needed, or none help. It never contains POLL.
 func Path(s, next policy.State) []policy.State {
 	if Accepts(s, next) || next == policy.StatePoll {
 		return nil

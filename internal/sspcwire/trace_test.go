@@ -13,7 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/sspctrace"
 )
 
-// reencode encodes what f decodes to.
+// reencode encodes the decoded contents of f.
 func reencode(f Frame, d Direction) ([]byte, error) {
 	switch f.Type {
 	case TypeStreamType:
@@ -59,7 +59,7 @@ func reencode(f Frame, d Direction) ([]byte, error) {
 	return nil, errors.New("no case for " + f.Type.String())
 }
 
-// readAll decodes all frames of r, and returns the frames as they were encoded again.
+// readAll decodes all frames of r, and returns them encoded again.
 func readAll(r io.Reader, d Direction) (out [][]byte, err error) {
 	in := NewReader(r, d, 100)
 	for {
@@ -84,9 +84,9 @@ func links(t testing.TB) []*sspctrace.Link {
 	return links
 }
 
-// TestTracesOfLWS encodes what lws sends, byte for byte.
+// TestTracesOfLWS checks that the frames of lws decode and encode to the same bytes.
 func TestTracesOfLWS(t *testing.T) {
-	// lws's client sends names that its proxy refuses, and metadata without a value.
+	// The client of lws sends names that its proxy refuses, and metadata without a value.
 	refused := map[string]Rule{
 		"i-handmade-proxy-vs-real-client/streamtype of 51 chars":                          ErrLength,
 		"i-handmade-proxy-vs-real-client/streamtype of 60 chars (client tx buffer is 64)": ErrLength,
@@ -119,12 +119,12 @@ func TestTracesOfLWS(t *testing.T) {
 	}
 }
 
-// TestTracesOfHandmadePeers compares what a Reader rejects with what lws rejects.
+// TestTracesOfHandmadePeers checks that a Reader rejects what lws rejects.
 func TestTracesOfHandmadePeers(t *testing.T) {
 	want := map[string]error{
-		// lws closes the link. Not a matter of frames are: no STREAMTYPE at all; a
-		// server and a streamtype that do not exist; metadata that the policy does not
-		// have; and frames behind STREAMTYPE that only a slower reader can reject.
+		// lws closes the link. A Reader cannot detect some of its reasons: a missing
+		// STREAMTYPE, a server and an unknown streamtype, and metadata that the policy does
+		// not declare. Frames after STREAMTYPE are rejected only by a slower reader.
 		"protocol version 2":    ErrVersion,
 		"protocol version 0":    ErrVersion,
 		"STREAMTYPE rem=5 (<6)": ErrLength,
@@ -188,7 +188,7 @@ func TestTracesOfHandmadePeers(t *testing.T) {
 	}
 }
 
-// TestTruncated cuts each trace everywhere.
+// TestTruncated truncates each trace at every byte.
 func TestTruncated(t *testing.T) {
 	for _, l := range links(t) {
 		for _, d := range []Direction{ToProxy, FromProxy} {

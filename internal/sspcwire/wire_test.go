@@ -116,8 +116,7 @@ func TestConnState(t *testing.T) {
 	}
 }
 
-// TestAccepts checks that the client of lws accepts nothing that the table of lws does
-// not have.
+// TestAccepts checks that every accepted transition is in lws's table of states.
 func TestAccepts(t *testing.T) {
 	for s := policy.State(1); s < 21; s++ {
 		for next := policy.State(1); next < 21; next++ {
@@ -134,8 +133,8 @@ func TestAccepts(t *testing.T) {
 	}
 }
 
-// TestPath checks that everything that the runtime may report can be reported to a
-// client of lws, except POLL.
+// TestPath checks that every transition that the runtime may report, except POLL, can be
+// reported to a client of lws.
 func TestPath(t *testing.T) {
 	for s := policy.StateCreating; s <= policy.StateTimeout; s++ {
 		for next := policy.StateDisconnected; next <= policy.StateTimeout; next++ {

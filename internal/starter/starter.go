@@ -1,5 +1,5 @@
-// Package starter writes the first policy and the first configuration of a project, with
-// comments that explain them.
+// Package starter generates the first policy and the first configuration of a project, with
+// explanatory comments.
 package starter
 
 import (
@@ -19,8 +19,8 @@ import (
 //go:embed configuration.json
 var configuration string
 
-// Configuration returns a configuration of sspolicy for versions of lws, which changes
-// nothing yet besides.
+// Configuration returns a configuration of sspolicy that lists versions of lws. Its other
+// settings are examples in comments.
 func Configuration(lws []schema.Version) string {
 	var list []string
 	for _, v := range lws {
@@ -29,20 +29,20 @@ func Configuration(lws []schema.Version) string {
 	return strings.Replace(configuration, "[]", "["+strings.Join(list, ", ")+"]", 1)
 }
 
-// Options are what a policy is about.
+// Options describe a policy.
 type Options struct {
 	Protocol policy.Protocol
 	Server   bool
-	Stream   string // the name of the streamtype
-	Endpoint string // the host to connect to, or the address to listen on; a server may have none
+	Stream   string // name of the streamtype
+	Endpoint string // host to connect to, or address to listen on, which is optional
 	Port     uint16 // 0 for the default of the protocol
 	TLS      bool
-	Roots    []*x509.Certificate // that a client with TLS trusts; none for those of the operating system
+	Roots    []*x509.Certificate // trusted by a client with TLS; those of the operating system if empty
 	Cert     *x509.Certificate   // of a server with TLS
 	Key      []byte              // the private key of Cert, in DER
 }
 
-// Check returns why there is no such policy, or nil.
+// Check returns an error if no policy can have these options.
 func (o *Options) Check() error {
 	switch {
 	case o.Server && (o.Protocol == policy.ProtocolMQTT || o.Protocol == policy.ProtocolH3):
@@ -63,7 +63,7 @@ func (o *Options) Check() error {
 	return nil
 }
 
-// DefaultPort returns the port of a policy that is given none.
+// DefaultPort returns the port of a policy without one.
 func (o *Options) DefaultPort() uint16 {
 	if o.Server {
 		return 7681
@@ -74,7 +74,7 @@ func (o *Options) DefaultPort() uint16 {
 	return 7
 }
 
-// Policy returns a policy and what lint finds in it: errors if a name or an endpoint
+// Policy returns a policy and its lint findings. It has errors if a name or an endpoint
 // cannot be in a policy.
 func (o *Options) Policy() (string, []schema.Diagnostic) {
 	text := o.text()

@@ -19,7 +19,7 @@ import (
 
 var authority = testcert.New("starter")
 
-// each calls f for all options that Check accepts.
+// each calls f with all options that Check accepts.
 func each(f func(Options)) {
 	for p := policy.Protocol(0); p.Named(); p++ {
 		for _, server := range []bool{false, true} {
@@ -38,9 +38,8 @@ func each(f func(Options)) {
 	}
 }
 
-// TestPolicy checks that each policy has no finding beyond one about a peer, for
-// any version of lws that knows the protocol, and its streamtype is what was asked
-// for.
+// TestPolicy checks that each policy has no finding except one about a peer, for any
+// version of lws that supports the protocol, and that its streamtype matches the options.
 func TestPolicy(t *testing.T) {
 	n := 0
 	each(func(o Options) {
@@ -79,8 +78,8 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// TestNames checks that names that cannot be in a policy are errors of lint, not
-// broken JSON.
+// TestNames checks that names that cannot be in a policy are lint errors rather than broken
+// JSON.
 func TestNames(t *testing.T) {
 	for _, name := range []string{`a"b`, "a\nb", `\`, "ä", "a#b", "", strings.Repeat("x", 300)} {
 		o := Options{Protocol: policy.ProtocolMQTT, Stream: name, Endpoint: name}
@@ -91,8 +90,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestConfiguration checks that the configuration has no mistakes and every
-// setting, and neither has it with the examples in its comments.
+// TestConfiguration checks that the configuration is valid and lists every setting, with
+// and without the examples in its comments.
 func TestConfiguration(t *testing.T) {
 	comment := regexp.MustCompile(`(?m)^(\s+)// (\s*["{}].*)$`)
 	usual := Configuration(schema.Versions)
