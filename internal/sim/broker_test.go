@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// A broker is an MQTT 3.1.1 server, which counts what it receives.
+// A broker is an MQTT 3.1.1 server that counts the messages it receives.
 type broker struct {
 	w *world
 	h *host
 
 	mu       sync.Mutex
 	sessions map[string]*brokerSession // by client id
-	lost     time.Time                 // when they were lost
+	lost     time.Time                 // when the sessions were lost
 }
 
 // A brokerSession is the server's half of a session (section 4.1).
@@ -30,7 +30,7 @@ type brokerSession struct {
 	conn     *brokerConn      // nil without a connection
 	filters  map[string]byte  // subscriptions, with their QoS
 	received map[uint16]bool  // identifiers of QoS 2 messages without a PUBREL
-	out      []*brokerMessage // messages to the client that it has not acknowledged
+	out      []*brokerMessage // unacknowledged messages to the client
 	next     uint16
 }
 
@@ -47,7 +47,7 @@ type brokerMessage struct {
 type brokerConn struct {
 	net.Conn
 	d       draws
-	resumed bool      // the session is an earlier one
+	resumed bool      // the session existed before
 	lost    time.Time // when the broker last lost its sessions
 }
 
@@ -69,7 +69,7 @@ const (
 	disconnect
 )
 
-// packetOf returns a packet. The length is at most 2097151.
+// packetOf returns a packet, of at most 2097151 bytes after its header.
 func packetOf(first byte, body ...[]byte) []byte {
 	rest := slices.Concat(body...)
 	return append(binary.AppendUvarint([]byte{first}, uint64(len(rest))), rest...)
@@ -77,7 +77,7 @@ func packetOf(first byte, body ...[]byte) []byte {
 
 func number16(n uint16) []byte { return []byte{byte(n >> 8), byte(n)} }
 
-// ackOf returns a packet that consists of an identifier.
+// ackOf returns a packet whose body is an identifier.
 func ackOf(kind byte, id uint16) []byte {
 	first := kind << 4
 	if kind == pubrel {
@@ -99,7 +99,7 @@ func publishOf(m *brokerMessage, dup bool) []byte {
 	return packetOf(first, number16(uint16(len(m.topic))), []byte(m.topic), id, m.payload)
 }
 
-// A reader takes fields off a packet. It panics with errPacket where one is missing.
+// fields decodes the fields of a packet. It panics with errPacket if one is missing.
 type fields []byte
 
 func (f *fields) take(n int) []byte {
@@ -120,7 +120,7 @@ var errPacket = fmt.Errorf("malformed packet")
 func serveMQTT(secure bool) func(w *world, h *host) {
 	return func(w *world, h *host) {
 		b := &broker{w: w, h: h, sessions: map[string]*brokerSession{}}
-		h.restarted = b.restarted
+		h.onRestart = b.onRestart
 		var config *tls.Config
 		if secure {
 			config = w.serverTLS(h, "x-amzn-mqtt-ca")
@@ -129,8 +129,8 @@ func serveMQTT(secure bool) func(w *world, h *host) {
 	}
 }
 
-// restarted is called when the broker has restarted.
-func (b *broker) restarted(lost bool) {
+// onRestart handles a restart of the broker.
+func (b *broker) onRestart(lost bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if lost {
@@ -205,7 +205,7 @@ func (b *broker) handle(nc net.Conn, number int) {
 	}
 }
 
-// connect answers a CONNECT. It returns nil if it refuses the client.
+// connect answers a CONNECT. It returns nil if it rejects the client.
 func (b *broker) connect(c *brokerConn, body fields, bad bool) *brokerSession {
 	if body.text() != "MQTT" || body.byte() != 4 {
 		panic(errPacket)
@@ -262,7 +262,7 @@ func (b *broker) connect(c *brokerConn, body fields, bad bool) *brokerSession {
 func (b *broker) packet(c *brokerConn, s *brokerSession, first byte, body fields, bad bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s.conn != c || b.sessions[s.id] != s { // another connection has the session
+	if s.conn != c || b.sessions[s.id] != s { // another connection has taken over the session
 		c.Close()
 		return
 	}
@@ -335,16 +335,16 @@ func (b *broker) packet(c *brokerConn, s *brokerSession, first byte, body fields
 	}
 }
 
-// checkHandOver checks that a client that gets its session on a connection does not use it
-// on the one before any longer.
+// checkHandOver checks that a client that resumes its session on a connection stops using
+// it on the previous one.
 func (b *broker) checkHandOver(before, next *brokerConn) {
 	x, ok := before.Conn.(*conn)
 	y, ok2 := next.Conn.(*conn)
-	if !ok || !ok2 || x.owner != y.owner { // over TLS the end of a connection takes time
+	if !ok || !ok2 || x.owner != y.owner { // over TLS, a connection takes time to end
 		return
 	}
 	y.mu.Lock()
-	at := y.last // of the CONNACK
+	at := y.last // arrival of the CONNACK
 	y.mu.Unlock()
 	time.AfterFunc(time.Until(at)+1, func() {
 		if x.peer.isOpen() && y.peer.isOpen() {
@@ -353,8 +353,8 @@ func (b *broker) checkHandOver(before, next *brokerConn) {
 	})
 }
 
-// checkTaken checks that a message that a client acknowledges has been delivered. A stream
-// that has answered with DisconnectMe unsubscribes, and drops what it has.
+// checkTaken checks that an acknowledged message has been delivered. A stream that has
+// returned DisconnectMe unsubscribes and drops its messages.
 func (b *broker) checkTaken(s *brokerSession, id uint16) {
 	i := slices.IndexFunc(s.out, func(m *brokerMessage) bool { return m.id == id })
 	if i < 0 || s.clean || b.w.protocol.shared || b.w.protocol.proxied {
@@ -375,7 +375,7 @@ func (b *broker) checkTaken(s *brokerSession, id uint16) {
 	}
 }
 
-// receive takes a message: it counts it, and passes it on to the subscribers.
+// receive counts a message and forwards it to the subscribers.
 func (b *broker) receive(c *brokerConn, topic string, qos byte, payload []byte) {
 	name, ok := strings.CutPrefix(topic, "t/")
 	var i, n, size int
@@ -411,7 +411,7 @@ func (b *broker) receive(c *brokerConn, topic string, qos byte, payload []byte) 
 			}
 			continue
 		}
-		if len(s.out) >= 50 { // the queue of a client that is away is limited
+		if len(s.out) >= 50 { // limit the queue of a disconnected client
 			continue
 		}
 		s.next = s.next%60000 + 1

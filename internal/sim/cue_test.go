@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A moment is something that happens in a run, and that an event of the plan can precede or
-// follow by nanoseconds.
+// A moment is an occurrence in a run that an event of the plan can precede or follow by
+// nanoseconds.
 type moment int
 
 const (
@@ -27,18 +27,17 @@ var momentNames = [moments]string{
 
 func (m moment) String() string { return momentNames[m] }
 
-// A cue makes an event wait for a moment of a host in place of a time. Events that matter
-// to each other, such as a timeout and the end of a response, so come as close as at one
-// instant, and still have an order.
+// A cue ties an event to a moment of a host rather than to a time. Related events, such as
+// a timeout and the end of a response, then nearly coincide, but still have an order.
 type cue struct {
 	moment moment
 	host   string
-	nth    int           // of the moments since the event is armed
-	offset time.Duration // from the moment; events before it need one that is known in advance
-	limit  time.Duration // when a fault ends at the latest, from the start of the run
+	nth    int           // index of the moment, counted from 1 when the event is armed
+	offset time.Duration // from the moment; negative offsets require a moment that is known in advance
+	limit  time.Duration // latest end of a fault, from the start of the run
 
 	seen  int          // moments so far; guarded by the cues of the world
-	began atomic.Int64 // when the event began, from the start of the run; 0 before
+	began atomic.Int64 // start of the event, from the start of the run; 0 before
 }
 
 // randomCue returns a cue for an event of a host.
@@ -46,7 +45,7 @@ func randomCue(d draws, host string, limit time.Duration) *cue {
 	return &cue{moment: moment(d.IntN(int(moments))), host: host, nth: 1 + d.IntN(1+d.IntN(5)), limit: limit}
 }
 
-// again returns a cue that has seen nothing.
+// again returns a fresh copy of a cue.
 func (c *cue) again() *cue {
 	if c == nil {
 		return nil
@@ -56,9 +55,9 @@ func (c *cue) again() *cue {
 
 func (c *cue) String() string {
 	if c.offset < 0 {
-		return fmt.Sprintf("%v before the %d. %v at %s", -c.offset, c.nth, c.moment, c.host)
+		return fmt.Sprintf("%v before %v %d at %s", -c.offset, c.moment, c.nth, c.host)
 	}
-	return fmt.Sprintf("%v after the %d. %v at %s", c.offset, c.nth, c.moment, c.host)
+	return fmt.Sprintf("%v after %v %d at %s", c.offset, c.moment, c.nth, c.host)
 }
 
 // arm makes an event wait for its moment.
@@ -68,7 +67,7 @@ func (w *world) arm(e *event) {
 	w.armed = append(w.armed, e)
 }
 
-// moment is called for each moment of a host. It is now, or at a later time.
+// moment reports a moment of a host, which is now or later.
 func (w *world) moment(host string, m moment, at time.Time) {
 	w.cues.Lock()
 	defer w.cues.Unlock()

@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// datagrams connects the sockets of clients to those of hosts. It behaves like UDP behind
-// a NAT, with the faults of a plan. What a client and a host send to each other within
-// one instant arrives at one instant, in order.
+// datagrams connects the sockets of clients to those of hosts like UDP behind a NAT, with
+// the faults of a plan. Datagrams that a client and a host exchange at one instant arrive
+// at one instant, in order.
 type datagrams struct {
 	n *network
 
 	mu      sync.Mutex
 	clients map[*socket]bool // open
-	made    int              // sockets of clients so far
+	made    int              // number of client sockets created
 	hosts   map[string]*socket
-	routes  map[netip.AddrPort]*flow // by the address of the client that the host sees
+	routes  map[netip.AddrPort]*flow // flows by the client address that the host sees
 	flows   map[flowKey]*flow
-	seen    map[string]int // flows, lookups and addresses of each host so far
+	seen    map[string]int // number of flows, lookups and addresses of each host
 }
 
 type flowKey struct {
@@ -35,7 +35,7 @@ func newDatagrams(n *network) *datagrams {
 	return &datagrams{n: n, clients: map[*socket]bool{}, hosts: map[string]*socket{}, routes: map[netip.AddrPort]*flow{}, flows: map[flowKey]*flow{}, seen: map[string]int{}}
 }
 
-// openClients returns how many sockets clients have not closed.
+// openClients returns the number of open client sockets.
 func (u *datagrams) openClients() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -49,7 +49,7 @@ func hostAddr(name string) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 0, 0, k + 1})
 }
 
-// lookup is for h3.Options.LookupNetIP.
+// lookup is h3.Options.LookupNetIP.
 func (u *datagrams) lookup(ctx context.Context, _, name string) ([]netip.Addr, error) {
 	d := fork(u.n.seed, "lookup", name, u.count("lookup "+name))
 	now := time.Now()
@@ -66,7 +66,7 @@ func (u *datagrams) lookup(ctx context.Context, _, name string) ([]netip.Addr, e
 	return []netip.Addr{hostAddr(name)}, nil
 }
 
-// count returns how often it was called with the name before.
+// count returns the number of earlier calls with the name.
 func (u *datagrams) count(name string) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -74,7 +74,7 @@ func (u *datagrams) count(name string) int {
 	return u.seen[name] - 1
 }
 
-// listen makes the socket of a client. It is for h3.Options.ListenPacket.
+// listen creates the socket of a client. It is h3.Options.ListenPacket.
 func (u *datagrams) listen(context.Context) (net.PacketConn, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -84,7 +84,7 @@ func (u *datagrams) listen(context.Context) (net.PacketConn, error) {
 	return s, nil
 }
 
-// serve makes the socket of a host.
+// serve creates the socket of a host.
 func (u *datagrams) serve(h *host) *socket {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -93,7 +93,7 @@ func (u *datagrams) serve(h *host) *socket {
 	return s
 }
 
-// A flow is what a client and a host send to each other.
+// A flow is the traffic between a client and a host.
 type flow struct {
 	u      *datagrams
 	id     string
@@ -102,12 +102,12 @@ type flow struct {
 	server *socket
 
 	mu   sync.Mutex
-	seen netip.AddrPort // address of the client that the host sees
+	seen netip.AddrPort // client address that the host sees
 	up   direction
 	down direction
 }
 
-// A direction is that of datagrams of a flow.
+// A direction is one direction of a flow.
 type direction struct {
 	name   string
 	sentAt time.Time
@@ -115,10 +115,10 @@ type direction struct {
 	last   time.Time // arrival of the latest burst
 }
 
-// A burst is what is sent in one direction within one instant.
+// A burst is the traffic in one direction at one instant.
 type burst struct {
-	d      draws      // depends on the instant alone: an ACK more or less changes nothing later
-	packet []datagram // that will arrive
+	d      draws      // depends only on the instant, so that an additional ACK changes nothing later
+	packet []datagram // will arrive with the burst
 }
 
 type datagram struct {
@@ -141,7 +141,7 @@ func (u *datagrams) flowLocked(client *socket, server *socket) *flow {
 	return f
 }
 
-// routeLocked gives the client a new address.
+// routeLocked assigns a new address to the client.
 func (u *datagrams) routeLocked(f *flow) {
 	k := u.seen["address "+f.host]
 	u.seen["address "+f.host]++
@@ -152,7 +152,7 @@ func (u *datagrams) routeLocked(f *flow) {
 	u.routes[f.seen] = f
 }
 
-// rebind gives all clients of a host new addresses.
+// rebind assigns new addresses to all clients of a host.
 func (u *datagrams) rebind(host string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -163,7 +163,7 @@ func (u *datagrams) rebind(host string) {
 	}
 }
 
-// send delivers a datagram later, or loses it.
+// send schedules the arrival of a datagram, or loses it.
 func (f *flow) send(x *direction, to *socket, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -199,10 +199,10 @@ func (f *flow) send(x *direction, to *socket, data []byte) {
 	b.packet = append(b.packet, datagram{bytes.Clone(data), f.seen})
 }
 
-// long reports whether a datagram begins with a packet of a handshake.
+// long reports whether a datagram begins with a long header, as in a handshake.
 func long(data []byte) bool { return len(data) > 0 && data[0]&0x80 != 0 }
 
-// arrivalLocked returns when the burst arrives.
+// arrivalLocked returns the arrival time of the burst.
 func (x *direction) arrivalLocked(p *plan, host string, now time.Time, handshake bool) time.Time {
 	d := &x.burst.d
 	latency := d.ms(1, 40)
@@ -283,7 +283,7 @@ func (s *socket) WriteTo(b []byte, addr net.Addr) (int, error) {
 	}
 	s.u.mu.Unlock()
 	switch {
-	case f == nil: // nobody has the address
+	case f == nil: // no socket has the address
 	case s.host != "":
 		f.send(&f.down, f.client, b)
 	default:
@@ -310,7 +310,7 @@ func (s *socket) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// forget drops what has not been read.
+// forget drops unread datagrams.
 func (s *socket) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -347,7 +347,7 @@ func (s *socket) SetReadBuffer(int) error          { return nil }
 func (s *socket) SetWriteBuffer(int) error         { return nil }
 func (s *socket) LocalAddr() net.Addr              { return net.UDPAddrFromAddrPort(s.addr) }
 
-// ofDatagramHost is ofHost for datagrams, which are lost, overtake each other and are not
+// ofDatagramHost is ofHost for datagrams, which may be lost or reordered and are not
 // acknowledged by the network.
 var ofDatagramHost = func() (list []chance) {
 	for _, c := range ofHost {

@@ -13,18 +13,18 @@ import (
 	"testing"
 )
 
-// A defect is a mistake that the simulation has to find: old, which occurs once in the
-// file, becomes new.
+// A defect is a mistake that the simulation must find. It replaces old, which must occur
+// once in the file, with new.
 type defect struct {
 	name     string
-	protocol string // that finds it
+	protocol string // protocol that finds it
 	file     string // below the root of the module
 	old, new string
 }
 
 const root = "../.."
 
-// defects are mistakes of the kinds that such code has. Those marked as real have happened.
+// defects are typical mistakes in such code. Those marked (real) occurred in it.
 var defects = []defect{
 	{"a request to send is not signalled", "raw", "runtime/stream.go",
 		"\t\t\ts.link.signalTxLocked()\n\t\t}\n\t} else if s.machine.Request() {", "\t\t}\n\t} else if s.machine.Request() {"},
@@ -92,12 +92,12 @@ var defects = []defect{
 		"\tfor p.first != nil {\n", "\tfor p.first != nil && p.first == nil {\n"},
 }
 
-// missed has the defects that the simulation does not find, with the reason.
+// missed maps the defects that the simulation does not find to the reason.
 var missed = map[string]string{
 	"a dial outlives its attempt (real)": "it costs the next attempt, as many faults do, and the stream recovers in time",
 }
 
-// apply returns the file of a defect with the mistake.
+// apply returns the file of a defect, with the defect planted.
 func (d *defect) apply(t *testing.T) []byte {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join(root, d.file))
@@ -126,14 +126,15 @@ func (d *defect) apply(t *testing.T) []byte {
 var (
 	summary = regexp.MustCompile(`: (\d+) seeds, (\d+) with findings`)
 
-	// crash matches the output of a test binary that crashes while it simulates, not that of
-	// the go command.
+	// crash matches the output of a test binary that crashes during a simulation, rather
+	// than that of the go command.
 	crash = regexp.MustCompile(`(?s)\n=== RUN   TestSim/.*?\n((?:panic|fatal error): [^\n]*)`)
 )
 
-// TestDefects checks that the defects can still be planted. With DEFECTS, a regular
-// expression of names, it plants those, one after the other, and reports how many seeds
-// find each. It fails if one does not compile, or is not found and not in missed.
+// TestDefects checks that every defect can be planted. DEFECTS is a regular expression of
+// names: TestDefects plants the matching ones, one at a time, and reports the number of
+// seeds until the simulation finds each. It fails if a defect does not compile, or is
+// neither found nor in missed.
 func TestDefects(t *testing.T) {
 	pattern := os.Getenv("DEFECTS")
 	found, all := 0, 0

@@ -13,17 +13,17 @@ import (
 // goroutines draw does not matter. It is not safe for concurrent use.
 type draws struct {
 	*rand.Rand
-	skew time.Duration // fraction of a millisecond, different for each name
+	skew time.Duration // fraction of a millisecond, unique to the name
 }
 
-// fork returns the source of a name.
+// fork returns the source for a name.
 func fork(seed uint64, name ...any) draws {
 	h := sha256.Sum256([]byte(fmt.Sprintln(name...)))
 	x := binary.LittleEndian.Uint64(h[:])
 	return draws{rand.New(rand.NewPCG(seed, x)), time.Duration(1 + x%999_983)}
 }
 
-// oneIn reports true once in n calls on average.
+// oneIn returns true once in n calls on average.
 func (d draws) oneIn(n int) bool { return d.IntN(n) == 0 }
 
 // ms returns a duration of lo to hi milliseconds.
@@ -31,8 +31,8 @@ func (d draws) ms(lo, hi int) time.Duration {
 	return time.Duration(lo+d.IntN(hi-lo+1)) * time.Millisecond
 }
 
-// at returns an instant after now, and about d later. The fraction of the millisecond is
-// another one for each call: waits are whole milliseconds, and would meet otherwise.
+// at returns an instant about after from now. Each call uses another fraction of a
+// millisecond, since waits are whole milliseconds and would otherwise coincide.
 func (d *draws) at(now time.Time, after time.Duration) time.Time {
 	t := now.Add(after).Truncate(time.Millisecond).Add(d.skew)
 	d.skew = (d.skew+7919)%999_983 + 1
@@ -42,12 +42,12 @@ func (d *draws) at(now time.Time, after time.Duration) time.Time {
 	return t
 }
 
-// instant is the first at of a source.
+// instant returns the first at of a source.
 func instant(d draws, now time.Time, after time.Duration) time.Time { return d.at(now, after) }
 
-// clockReader is a source of cryptographic randomness. What it returns depends on the
-// instant and on what was read at that instant, not on what was read before: goroutines of
-// other connections may have read more or less.
+// clockReader is a source of cryptographic randomness. Its output depends on the instant
+// and on what was read at that instant. It does not depend on earlier reads, whose number
+// may vary between runs.
 type clockReader struct {
 	seed uint64
 

@@ -37,13 +37,13 @@ type h3Server struct {
 	socket *socket
 
 	mu      sync.Mutex
-	key     int            // number of the key of its stateless resets
-	run     *h3Run         // nil while it is away
+	key     int            // index of the key of its stateless resets
+	run     *h3Run         // nil while the server is down
 	ends    sync.WaitGroup // of earlier runs
 	stopped bool
 }
 
-// An h3Run is a server from one start to the next restart.
+// An h3Run is a server between two restarts.
 type h3Run struct {
 	transport *quic.Transport
 	listener  *quic.EarlyListener
@@ -57,7 +57,7 @@ type h3Run struct {
 func serveH3(w *world, h *host) {
 	s := &h3Server{w: w, h: h, socket: w.net.udp.serve(h)}
 	s.startLocked()
-	h.struck = s.struck
+	h.onFault = s.onFault
 	w.stops = append(w.stops, s.stop)
 }
 
@@ -78,12 +78,12 @@ func (s *h3Server) startLocked() {
 	s.listenLocked()
 }
 
-// listenLocked makes the run accept connections.
+// listenLocked starts accepting connections.
 func (s *h3Server) listenLocked() {
 	r := s.run
 	d := fork(s.w.seed, "quic config", s.h.name)
 	config := &quic.Config{MaxIdleTimeout: 20 * time.Second}
-	if d.oneIn(2) { // it does not notice that a client is gone
+	if d.oneIn(2) { // it does not notice that a client has gone
 		config.MaxIdleTimeout = time.Hour
 	}
 	accepts := config.Clone()
@@ -109,8 +109,8 @@ func (s *h3Server) listenLocked() {
 	r.serving.Go(func() { server.ServeListener(listener) })
 }
 
-// struck applies a fault of the network to the server.
-func (s *h3Server) struck(e *event) {
+// onFault applies a fault of the network to the server.
+func (s *h3Server) onFault(e *event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch e.kind {
@@ -141,7 +141,7 @@ func (s *h3Server) struck(e *event) {
 			clear(s.run.conns)
 		}
 	case hangUp:
-		if r := s.run; r != nil { // what is under way may end
+		if r := s.run; r != nil { // requests in progress may end
 			r.listener.Close()
 			r.serving.Wait()
 			server := r.server
@@ -155,7 +155,7 @@ func (s *h3Server) struck(e *event) {
 	}
 }
 
-// end ends a run, with a word to the clients or without.
+// end ends a run. A polite end notifies the clients.
 func (r *h3Run) end(polite bool, ends *sync.WaitGroup) {
 	r.listener.Close()
 	if polite {

@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// module is the prefix of its functions.
+// module is the prefix of functions of the runtime.
 const module = "github.com/secure-streams/sspolicy/"
 
-// held returns how many objects that the runtime has allocated, or libraries for it, are
-// live, by function. The profile must have every object.
-func held() map[string]int64 {
-	for range 3 { // pools keep what they have for two
+// liveObjects returns the number of live objects allocated by or for the runtime, by
+// function. The profile must contain every object.
+func liveObjects() map[string]int64 {
+	for range 3 { // pools keep objects for two collections
 		goruntime.GC()
 	}
 	var records []goruntime.MemProfileRecord
@@ -49,9 +49,9 @@ func total(counts map[string]int64) (n int64) {
 	return n
 }
 
-// TestHeap checks that what the runtime holds does not grow with the number of events: a run
-// with three times as many leaves about as many objects when the streams have settled, and
-// after the end.
+// TestHeap checks that the memory of the runtime does not grow with the number of events: a
+// run with three times as many events has about as many live objects when the streams have
+// settled, and after the end.
 func TestHeap(t *testing.T) {
 	before := goruntime.MemProfileRate
 	goruntime.MemProfileRate = 1
@@ -64,9 +64,9 @@ func TestHeap(t *testing.T) {
 			var settled, ended [2]map[string]int64
 			for i, minutes := range []int{1, 3} {
 				pr := *pr
-				pr.settled = func() { settled[i] = held() }
+				pr.onSettled = func() { settled[i] = liveObjects() }
 				simulate(t, &pr, 1, minutes, nil)
-				ended[i] = held()
+				ended[i] = liveObjects()
 			}
 			if total(settled[0]) == 0 {
 				t.Error("no object is attributed to the runtime")
@@ -81,6 +81,6 @@ func TestHeap(t *testing.T) {
 	}
 }
 
-// maxGrown is how many objects more are normal: streams are in other states, and pools hold
-// other objects. A run has some hundred events more.
+// maxGrown is the normal variation: streams are in other states, and pools hold other
+// objects. A run has some hundred additional events.
 const maxGrown = 60

@@ -41,8 +41,8 @@ func httpProtocol(name string, p policy.Protocol, hosts, streams int, secure boo
 	}
 }
 
-// newStreamType returns a streamtype of a stream. Waits differ between streams, so that
-// those that have lost a connection at the same instant do not try again at the same one.
+// newStreamType returns a streamtype for a stream. Waits differ between streams, so that
+// those that lose a connection at the same instant do not retry at the same instant.
 func newStreamType(w *world, i int, p policy.Protocol) *policy.StreamType {
 	d := fork(w.seed, "streamtype", i)
 	st := &policy.StreamType{
@@ -68,7 +68,7 @@ func newStreamType(w *world, i int, p policy.Protocol) *policy.StreamType {
 	return st
 }
 
-// noise is what payloads are cut from.
+// noise is the source of payloads.
 var noise = func() []byte {
 	b := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{}).Read(b)
@@ -78,14 +78,14 @@ var noise = func() []byte {
 // maxPayload is the maximum size of a payload.
 const maxPayload = 100_000
 
-// payload returns a payload of size bytes. Those of different streams, or numbers, differ
-// from the first byte on.
+// payload returns bytes from to to of payload n of a stream. Payloads of different streams
+// or numbers differ from the first byte on.
 func payload(name string, n, from, to int) []byte {
 	start := (int(name[len(name)-1])*40_009 + n*131) % (len(noise) - maxPayload)
 	return noise[start+from : start+to]
 }
 
-// mismatch reports whether b is not what a payload has at a place.
+// mismatch reports whether b differs from payload n at an offset.
 func mismatch(b []byte, name string, n, at int) bool {
 	return at+len(b) > maxPayload || !bytes.Equal(b, payload(name, n, at, at+len(b)))
 }
@@ -115,7 +115,7 @@ func serveHTTP(secure bool) func(w *world, h *host) {
 
 // handle answers a request.
 func (w *world) handle(h *host, rw http.ResponseWriter, r *http.Request) {
-	if r.Method == "PRI" { // net/http takes the first half of the preface of h2 for a request
+	if r.Method == "PRI" { // net/http treats the first half of the preface of h2 as a request
 		return
 	}
 	name := strings.TrimPrefix(r.URL.Path, "/")
@@ -137,7 +137,7 @@ func (w *world) handle(h *host, rw http.ResponseWriter, r *http.Request) {
 		time.Sleep(d.ms(1, 5000) + d.skew)
 	}
 	body, err := io.ReadAll(r.Body)
-	w.tr.note(h.name, "rx request %s %d: body %d", name, n, len(body)) // of a connection that is cut, any part
+	w.tr.note(h.name, "rx request %s %d: body %d", name, n, len(body)) // any part, if the connection is cut
 	switch t := p.talk.(type) {
 	case *httpTalk:
 		t.request(n, size, r.Method, body, err)
@@ -205,7 +205,8 @@ func (w *world) handle(h *host, rw http.ResponseWriter, r *http.Request) {
 	rw.Write(answer)
 }
 
-// request checks a request that a server has received, whose body ends with err.
+// request checks a request that a server has received. err is the error at the end of its
+// body.
 func (t *httpTalk) request(n, size int, method string, body []byte, err error) {
 	if mismatch(body, t.p.name, n, 0) {
 		t.p.find("the body of request %d is not its own", n)
@@ -221,7 +222,7 @@ func (t *httpTalk) request(n, size int, method string, body []byte, err error) {
 	t.served[n]++
 }
 
-// An httpTalk makes requests with a number and a size, and gets as many bytes back.
+// An httpTalk makes requests with a number and a size, and expects a response of that size.
 type httpTalk struct {
 	p *program
 
@@ -232,7 +233,7 @@ type httpTalk struct {
 	acked    []int
 
 	mu     sync.Mutex
-	served map[int]int // how often a server has received each request
+	served map[int]int // number of times a server has received each request
 }
 
 func (t *httpTalk) create(s *runtime.Stream) {
@@ -243,12 +244,12 @@ func (t *httpTalk) begin(s *runtime.Stream) {
 	t.n++
 	s.SetMetadata("n", strconv.Itoa(t.n))
 	t.sent, t.received, t.whole = 0, 0, false
-	// The URL is fixed already, by the size of the attempt before.
+	// The size set before this attempt has already fixed the URL.
 	size, _ := s.Metadata("size")
 	t.size, _ = strconv.Atoi(size)
 	s.SetMetadata("size", strconv.Itoa(t.nextSize()))
 	if t.posts() {
-		// The announced length holds until a transaction is complete.
+		// The announced length applies until a transaction is complete.
 		if fork(t.p.w.seed, "announce", t.p.name, t.n).oneIn(2) {
 			s.RequestTxLen(uint64(t.size))
 		} else {
@@ -312,7 +313,7 @@ func (t *httpTalk) verdict(ack bool) (bool, string) {
 	if t.received > 0 && !t.whole {
 		return false, fmt.Sprintf("the verdict on request %d comes before the end of its response", t.n)
 	}
-	if got, want := t.got(), fmt.Sprintf("%s %d", t.p.name, t.n); got != want && (ack || got != "") { // a NAK comes without
+	if got, want := t.got(), fmt.Sprintf("%s %d", t.p.name, t.n); got != want && (ack || got != "") { // a NAK may come without metadata
 		return false, fmt.Sprintf("metadata %q, want %q", got, want)
 	}
 	if ack {
@@ -335,7 +336,7 @@ func (t *httpTalk) check() string {
 		}
 	}
 	for n, times := range t.served {
-		if times > 1 && t.posts() { // a GET on a connection that was kept may be repeated
+		if times > 1 && t.posts() { // a GET on a reused connection may be repeated
 			return fmt.Sprintf("request %d was made %d times", n, times)
 		}
 	}

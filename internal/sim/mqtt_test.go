@@ -12,7 +12,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// mqttProtocol is messages that a broker sends back. Streams of a host share a connection.
+// mqttProtocol is messages that a broker echoes. Streams of a host share a connection.
 func mqttProtocol(name string, hosts, streams int, secure bool) *protocol {
 	return &protocol{
 		name: name, hosts: hosts, streams: streams, window: 4 << 10, serverBuffers: true, shared: hosts < streams,
@@ -59,16 +59,16 @@ type mqttTalk struct {
 	sent    int   // bytes of it
 	waiting []int // messages of this connection without a verdict
 	acked   map[int]bool
-	in      []byte // of the message that is being received
+	in      []byte // partial message
 	within  bool
-	got     map[string]int // how often each message has been received in this epoch
+	got     map[string]int // number of times each message has been received in this epoch
 	ever    map[string]bool
 	epoch   int64 // of the world
 
 	mu     sync.Mutex
-	counts map[int]int // how often the broker has received each message
+	counts map[int]int // number of times the broker has received each message
 	first  map[int]time.Time
-	latest int // the highest of those of the connection latestOn
+	latest int // the highest number on the connection latestOn
 
 	latestOn *brokerConn
 }
@@ -99,7 +99,7 @@ func (t *mqttTalk) count(on *brokerConn, n int, qos byte, whole bool) {
 }
 
 func (t *mqttTalk) create(*runtime.Stream) {
-	// The half of a session that is in memory ends with the context, and with a policy.
+	// The in-memory half of a session ends with the context, and when the policy changes.
 	if epoch := t.p.w.epoch.Load(); t.epoch != epoch {
 		t.epoch, t.got = epoch, map[string]int{}
 	}

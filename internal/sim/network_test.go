@@ -13,20 +13,20 @@ import (
 	"time"
 )
 
-// A network connects the dialers of a world to its hosts. It behaves like TCP, with the
-// faults of a plan.
+// A network connects the dialers of a world to its hosts like TCP, with the faults of a
+// plan.
 type network struct {
 	seed   uint64
 	plan   *plan
 	tr     *trace
 	moment func(host string, m moment, at time.Time)
-	window int // bytes that may be under way or unread in one direction
+	window int // maximum number of unread bytes in one direction
 
 	serverBuffers bool // see protocol
 
 	mu    sync.Mutex
 	hosts map[string]*host
-	open  map[*conn]bool // of clients
+	open  map[*conn]bool // open client connections
 
 	udp *datagrams
 }
@@ -35,15 +35,15 @@ type network struct {
 type host struct {
 	name string
 
-	restarted func(lost bool) // called after a restart; may be nil
+	onRestart func(lost bool) // called after a restart; may be nil
 	server    *server         // that runs on it, or nil
-	struck    func(*event)    // called when a fault begins; may be nil
+	onFault   func(*event)    // called when a fault begins; may be nil
 
 	// Guarded by the mu of the network.
 	accept chan net.Conn // nil without a listener
 	closed chan struct{} // of the listener
 	dials  int
-	conns  map[*conn]bool // of the server, open
+	conns  map[*conn]bool // open server connections
 }
 
 func newNetwork(w *world) *network {
@@ -65,7 +65,7 @@ func (n *network) host(name string) *host {
 	return h
 }
 
-// openConns returns how many connections and sockets clients have not closed.
+// openConns returns the number of open client connections and sockets.
 func (n *network) openConns() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -80,7 +80,7 @@ var (
 
 func opError(op string, err error) error { return &net.OpError{Op: op, Net: "tcp", Err: err} }
 
-// dialer returns a function for Options.DialContext. owner is the number of the context.
+// dialer returns an Options.DialContext. owner is the number of the context.
 func (n *network) dialer(owner int) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, _, address string) (net.Conn, error) { return n.dial(ctx, owner, address) }
 }
@@ -130,7 +130,7 @@ func (n *network) connect(ctx context.Context, h *host, id string, owner int) (n
 	if e := n.plan.active(now, h.name, dnsFail, dnsNone); e != nil {
 		return nil, &net.DNSError{Err: e.kind.String(), Name: h.name, IsNotFound: e.kind == dnsNone, IsTemporary: e.kind == dnsFail}
 	}
-	if e := n.plan.active(now, h.name, partition, vanish); e != nil { // SYNs are sent again
+	if e := n.plan.active(now, h.name, partition, vanish); e != nil { // SYNs are retransmitted
 		if err := wait(ctx, time.Until(d.at(e.end(), d.ms(10, 3000)))); err != nil {
 			return nil, err
 		}
@@ -222,7 +222,7 @@ type addr string
 func (addr) Network() string  { return "tcp" }
 func (a addr) String() string { return string(a) + ":80" }
 
-// strike applies a fault of an instant to the connections of its host.
+// strike applies an instantaneous fault to the connections of its host.
 func (n *network) strike(e *event) {
 	h := n.host(e.target)
 	n.mu.Lock()
@@ -234,15 +234,15 @@ func (n *network) strike(e *event) {
 	for _, c := range conns {
 		c.strike(e)
 	}
-	if h.restarted != nil && (e.kind == restart || e.kind == restartLost) {
-		h.restarted(e.kind == restartLost)
+	if h.onRestart != nil && (e.kind == restart || e.kind == restartLost) {
+		h.onRestart(e.kind == restartLost)
 	}
-	if h.struck != nil {
-		h.struck(e)
+	if h.onFault != nil {
+		h.onFault(e)
 	}
 }
 
-// heal lets connections live that were to be cut.
+// heal spares the connections that were to be cut.
 func (n *network) heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -255,7 +255,7 @@ func (n *network) heal() {
 	}
 }
 
-// A link is the two ends of a connection.
+// A link is a connection with its two ends.
 type link struct {
 	net   *network
 	h     *host
@@ -263,30 +263,30 @@ type link struct {
 	owner int // number of the context
 
 	mu   sync.Mutex
-	cond sync.Cond // something of an end has changed
-	lost bool      // nothing arrives any more
+	cond sync.Cond // signals a change of either end
+	lost bool      // packets do not arrive
 }
 
-// A conn is an end of a connection. The mu of its link guards it.
+// A conn is an end of a connection, guarded by the mu of its link.
 type conn struct {
 	*link
 	peer   *conn
 	server bool
 
-	buf      []byte // received
-	err      error  // after buf
-	closed   bool   // by Close
+	buf      []byte // received, unread
+	err      error  // returned after buf
+	closed   bool   // Close has been called
 	finSent  bool
 	writeErr error
 
 	left     int       // bytes until the connection is cut, or -1
 	greeted  bool      // the server has sent a packet
-	pend     *packet   // of the instant pendAt
+	pend     *packet   // the packet of instant pendAt
 	pendAt   time.Time //
 	last     time.Time // arrival of the latest packet
-	sent     int       // bytes sent and not read by the peer, as far as this end knows
-	read     int       // bytes read that the peer does not know of
-	acking   bool      // the peer is about to know
+	sent     int       // bytes that the peer has not acknowledged
+	read     int       // bytes read but not acknowledged
+	acking   bool      // an acknowledgement is scheduled
 	deadline [2]deadline
 }
 
@@ -295,7 +295,7 @@ type packet struct {
 	fin, rst bool
 }
 
-// A deadline is that of reads or writes.
+// A deadline is a read or write deadline.
 type deadline struct {
 	timer   *time.Timer
 	expired bool
@@ -329,7 +329,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
-// window returns how many bytes may be under way or unread in one direction.
+// window returns the maximum number of unread bytes in one direction.
 func (c *conn) window() int {
 	if c.h.name == proxyHost {
 		return proxyWindow
@@ -340,8 +340,8 @@ func (c *conn) window() int {
 // proxyWindow is the window of links to a proxy.
 const proxyWindow = 8 << 10
 
-// acknowledgeLocked tells the peer, later, that n more bytes have been read. The number of
-// bytes alone decides when, not how many calls read them.
+// acknowledgeLocked schedules the acknowledgement of n more bytes read. The time depends
+// only on the number of bytes, not on the number of reads.
 func (c *conn) acknowledgeLocked(n int) {
 	c.read += n
 	if c.acking || c.read < c.window()/4 {
@@ -416,7 +416,7 @@ func (c *conn) sendLocked(b []byte, fin, rst bool) {
 	}
 }
 
-// momentLocked reports a packet that arrives at the time.
+// momentLocked reports the arrival of a packet at the given time.
 func (c *conn) momentLocked(at time.Time) {
 	switch {
 	case !c.server:
@@ -429,9 +429,10 @@ func (c *conn) momentLocked(at time.Time) {
 	c.net.moment(c.h.name, answered, at)
 }
 
-// arrivalLocked returns when a packet that is sent now arrives.
+// arrivalLocked returns the arrival time of a packet sent now.
 func (c *conn) arrivalLocked(now time.Time) time.Time {
-	// How many packets there have been may depend on the scheduler, so draws depend on the time.
+	// The number of packets may depend on the scheduler, so random numbers depend on the
+	// time.
 	d := fork(c.net.seed, "packet", c.id, c.server, now.UnixNano())
 	latency := d.ms(1, 40)
 	plan := c.net.plan
@@ -476,7 +477,7 @@ func (c *conn) arrive(p *packet) {
 	c.cond.Broadcast()
 }
 
-// strike applies a fault. c is the end of the server.
+// strike applies a fault. c is the server's end.
 func (c *conn) strike(e *event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -490,8 +491,8 @@ func (c *conn) strike(e *event) {
 			c.sendLocked(nil, true, false)
 		}
 	case vanish:
-		// The server forgets the connection; the client notices when it probes, and the
-		// host is there again.
+		// The server forgets the connection. The client notices when it probes and the host
+		// is up again.
 		c.lost = true
 		c.err, c.writeErr = opError("read", errReset), opError("write", errReset)
 		now := time.Now()
@@ -520,7 +521,7 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// isOpen reports whether this end can still use the connection.
+// isOpen reports whether this end of the connection is usable.
 func (c *conn) isOpen() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -541,7 +542,7 @@ func (c *conn) Close() error {
 	if !c.server {
 		c.net.moment(c.h.name, closed, time.Now())
 	}
-	// As in Linux, a close with unread bytes resets the connection.
+	// As in Linux, closing with unread bytes resets the connection.
 	if !c.finSent || len(c.buf) > 0 {
 		c.sendLocked(nil, true, len(c.buf) > 0)
 	}
@@ -552,7 +553,7 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// setLocked sets the deadline; zero means none. cond.L guards the deadline, and cond is
+// setLocked sets the deadline; zero means none. cond.L guards the deadline. cond is
 // signalled when it expires.
 func (d *deadline) setLocked(cond *sync.Cond, t time.Time) {
 	if d.timer != nil {

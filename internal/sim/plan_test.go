@@ -8,31 +8,32 @@ import (
 	"time"
 )
 
-// A plan is all that the world does to the streams of a run: faults of the network and of
-// peers, and calls and answers of the program. Programs and peers react to what happens
-// besides; see program.
+// A plan is the list of external events of a run: faults of the network and of peers, and
+// calls and answers of the program. Programs and peers also react to what happens; see
+// program.
 type plan struct {
 	events []*event // by time
 }
 
 // An event is an entry of a plan.
 type event struct {
-	number int // in the whole plan of the seed
+	number int // index in the complete plan of the seed
 	after  time.Duration
 	lasts  time.Duration // 0 for an instant
 	kind   kind
-	target string // a host, a stream, or "" for the context
-	arg    int    // see kinds
-	on     *cue   // what it waits for from after on; nil if it does not
+	target string // host, stream, or "" for the context
+	arg    int    // depends on kind
+	on     *cue   // moment to wait for from after on; nil if none
 
 	start time.Time // of the run
 	skew  time.Duration
 }
 
-// begin returns when the event begins, or is armed.
+// begin returns the time when the event begins or is armed.
 func (e *event) begin() time.Time { return e.start.Add(e.after + e.skew) }
 
-// period returns when the event has an effect. It is empty before the moment of a cue.
+// period returns the time in which the event has an effect. It is empty before the moment
+// of a cue.
 func (e *event) period() (begin, end time.Time) {
 	if e.on == nil {
 		return e.begin(), e.begin().Add(e.lasts)
@@ -67,37 +68,37 @@ func (e *event) String() string {
 type kind int
 
 const (
-	// Faults of the network. Those of connecting last.
-	dialSlow    kind = iota // connecting takes up to arg ms more
-	dnsSlow                 // so does resolving the name
+	// Faults of the network, those of dialing first.
+	dialSlow    kind = iota // dialing takes up to arg ms longer
+	dnsSlow                 // name resolution takes up to arg ms longer
 	dnsFail                 // the resolver fails
 	dnsNone                 // the name does not exist
 	refuse                  // connections are refused
-	blackHole               // packets that open a connection get no answer
-	slow                    // packets take up to arg ms more
+	blackHole               // dialing gets no answer
+	slow                    // packets take up to arg ms longer
 	cut                     // half of the new connections are reset within arg bytes
-	partition               // packets arrive afterwards
+	partition               // packets arrive after the end of the event
 	reset                   // all connections are reset
 	hangUp                  // the server ends all connections
-	vanish                  // the server forgets all connections without a word, and is away
+	vanish                  // the server silently forgets all connections, and is down
 	restart                 // all connections are reset, and refused for a while
-	restartLost             // restart, and a broker has lost its sessions
-	lose                    // of 1000 datagrams arg are lost
+	restartLost             // a restart in which a broker loses its sessions
+	lose                    // arg of 1000 datagrams are lost
 	reorder                 // datagrams overtake each other, and some arrive twice
-	rebind                  // the addresses of clients change
+	rebind                  // clients get new addresses
 
 	// Faults of the peer.
-	peerBad    // it answers with failures, or cuts its answers short
-	peerSlow   // it takes up to arg ms to answer
-	peerSilent // it does not answer
+	peerBad    // it answers with failures, or cuts its responses short
+	peerSlow   // its responses take up to arg ms
+	peerSilent // it does not respond
 	peerReads  // it reads slowly
-	peerLate   // its certificate has expired, or is not valid yet
+	peerLate   // its certificate has expired or is not yet valid
 
 	// Calls of a peer that is a server of the runtime.
 	destroyClient   // Destroy of an accepted stream
 	destroyListener // a new one follows
 	drainListener   // Shutdown, for up to arg ms
-	serverPolicy    // SetPolicy with another streamtype, or the same
+	serverPolicy    // SetPolicy with a changed or the same streamtype
 
 	// Calls of the program.
 	callConnect
@@ -110,10 +111,10 @@ const (
 	callHandle // SetHandlers
 	callMetadata
 
-	// Answers of its callbacks: the next one of the stream.
+	// The result of the next callback of the stream.
 	answerDisconnect
 	answerDestroy
-	answerSlow // it takes arg ms
+	answerSlow // the callback takes arg ms
 
 	// For the context.
 	setPolicy // another one
@@ -140,7 +141,7 @@ var kindNames = [kinds]string{
 
 func (k kind) String() string { return kindNames[k] }
 
-// A chance says how often a kind of event occurs, and with what.
+// A chance is the frequency of a kind of event, with its parameters.
 type chance struct {
 	kind   kind
 	weight int
@@ -208,7 +209,7 @@ var (
 	}
 )
 
-// newPlan returns the plan of a seed, with that many minutes of faults.
+// newPlan returns the plan of a seed with the given number of minutes of faults.
 func newPlan(seed uint64, minutes int, pr *protocol) *plan {
 	p := &plan{}
 	d := fork(seed, "plan")
@@ -271,7 +272,7 @@ func newPlan(seed uint64, minutes int, pr *protocol) *plan {
 	for i, e := range p.events {
 		e.number = i
 		e.skew = fork(seed, "event", i).skew
-		if e.on != nil { // no two events have the same one
+		if e.on != nil { // no two events have the same cue
 			e.on.offset = time.Duration(2*i+2) * []time.Duration{-1, 1}[d.IntN(2)]
 		}
 	}
@@ -284,7 +285,7 @@ func streamNumber(name string) (i int) {
 	return i
 }
 
-// only returns the plan with some of the events.
+// only returns the plan with the events that keep selects.
 func (p *plan) only(keep func(*event) bool) *plan {
 	q := &plan{}
 	for _, e := range p.events {
@@ -297,15 +298,15 @@ func (p *plan) only(keep func(*event) bool) *plan {
 	return q
 }
 
-// begin sets when the run starts.
+// begin sets the start of the run.
 func (p *plan) begin(start time.Time) {
 	for _, e := range p.events {
 		e.start = start
 	}
 }
 
-// active returns the latest event of one of the kinds that lasts at the time for a host,
-// or nil.
+// active returns the latest event of one of the kinds that is active at the time for a
+// host, or nil.
 func (p *plan) active(now time.Time, host string, of ...kind) *event {
 	for _, e := range slices.Backward(p.events) {
 		if e.target != host || !slices.Contains(of, e.kind) {

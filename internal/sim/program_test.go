@@ -14,21 +14,21 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A talk is the part of a program that depends on the protocol: what it sends, and whether
-// what it receives is right. Methods are called with the mu of the program.
+// A talk is the protocol-specific part of a program: what it sends, and checks of what it
+// receives. The mu of the program is locked during its methods.
 type talk interface {
 	// create is called for CREATING, begin for CONNECTING, connected for CONNECTED.
 	create(s *runtime.Stream)
 	begin(s *runtime.Stream)
 	connected()
 
-	// announce prepares the next message, and returns its length.
+	// announce prepares the next message and returns its length.
 	announce() int
 
 	// tx is the Tx callback.
 	tx(buf []byte) (n int, flags runtime.Flags, r runtime.Result)
 
-	// rx checks a piece. It reports whether the stream has succeeded.
+	// rx checks a piece of payload. It reports whether the stream has succeeded.
 	rx(buf []byte, flags runtime.Flags) (success bool, wrong string)
 
 	// verdict is called for ACK and NAK. It reports whether the stream has succeeded.
@@ -38,48 +38,48 @@ type talk interface {
 	check() string
 }
 
-// A program has one stream at a time of a streamtype, calls it, answers its callbacks, and
-// checks that they obey the laws.
+// A program has one stream at a time of a streamtype, calls its methods, implements its
+// callbacks, and checks that they obey the laws.
 type program struct {
 	w     *world
 	i     int
 	name  string
 	host  string
-	many  bool // a connection serves until it is lost
+	many  bool // a connection carries messages until it is lost
 	talk  talk
 	skews map[string]draws
 
 	mu      sync.Mutex
 	s       *runtime.Stream
-	born    int // streams so far
-	inside  int // callbacks that are running
+	born    int // number of streams created
+	inside  int // running callbacks
 	answers []*event
 
 	speaking bool // a call of soonLocked is pending
-	spoken   int  // how many there have been
+	spoken   int  // number of calls of soonLocked
 	pushes   int
 
-	// For the stream.
+	// Of the stream.
 	ended     bool
-	state     runtime.State // latest, without TIMEOUT and user states
+	state     runtime.State // latest state, except TIMEOUT and user states
 	before    string        // name of the latest state, including TIMEOUT
 	result    runtime.Result
 	stateAt   time.Time
 	connectAt time.Time
-	failures  int  // in this series, as the policy counts
+	failures  int  // failures in this series, as counted by the policy
 	unknown   bool // failures is not known
 	due       time.Time
-	waits     bool // until due
+	waits     bool // a wait is in progress until due
 	slowUntil time.Time
 	timer     time.Time // when TIMEOUT is due
 	timing    bool
-	attempt   int       // number of CONNECTING
-	limit     time.Time // of the attempt
+	attempt   int       // number of CONNECTING states
+	limit     time.Time // time limit of the attempt
 	verdict   bool      // ACK or NAK since CONNECTED
 	rotation  int       // of the credentials when the attempt began
 	succeeded time.Time
-	declining bool      // DisconnectMe since CONNECTING
-	declined  time.Time // the first CONNECTING after such an attempt
+	declining bool      // DisconnectMe was returned since CONNECTING
+	declined  time.Time // first CONNECTING after such an attempt
 
 	// For PauseRx.
 	pausedAt     time.Time
@@ -94,7 +94,7 @@ func newProgram(w *world, i int) *program {
 	return p
 }
 
-// involved are the names in the trace that concern the program.
+// involved returns the names in the trace that concern the program.
 func (p *program) involved() []string { return []string{p.name, p.host, proxyHost} }
 
 func (p *program) find(format string, args ...any) { p.w.find(p.involved(), format, args...) }
@@ -105,7 +105,7 @@ func (p *program) later(purpose string, d time.Duration, f func()) {
 	time.AfterFunc(instant(fork(p.w.seed, "later", p.name, purpose), now, d).Sub(now), f)
 }
 
-// create makes a stream. If that fails it tries again later.
+// create creates a stream. If that fails, it tries again later.
 func (p *program) create() {
 	if p.w.ending.Load() {
 		return
@@ -123,7 +123,7 @@ func (p *program) create() {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.state == 0 { // else DESTROYING has come, or will
+		if p.state == 0 { // otherwise DESTROYING has come or will come
 			p.later("create", time.Second, p.create)
 		}
 		return
@@ -139,7 +139,7 @@ func (p *program) handlers() runtime.Handlers {
 
 func (p *program) owns(s *runtime.Stream) bool { return s.StreamType().Name == p.name }
 
-// stream returns the present stream, or nil.
+// stream returns the current stream, or nil.
 func (p *program) stream() *runtime.Stream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -214,22 +214,22 @@ func (p *program) startTimeoutLocked(s *runtime.Stream, d time.Duration) {
 	p.timer, p.timing = time.Now().Add(d), true
 	due := p.timer
 	s.StartTimeout(d)
-	if p.w.protocol.proxied { // it is that of the proxy
+	if p.w.protocol.proxied { // the timer is that of the proxy
 		return
 	}
 	p.later("timeout", d+10*time.Millisecond, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.timing && p.timer.Equal(due) && !p.ended && !p.busySinceLocked(due) && s.RequestTx() == nil { // else it is being destroyed
+		if p.timing && p.timer.Equal(due) && !p.ended && !p.busySinceLocked(due) && s.RequestTx() == nil { // otherwise the stream is being destroyed
 			p.find("TIMEOUT has not come")
 		}
 	})
 }
 
-// busySinceLocked reports whether a callback was running at the time or later.
+// busySinceLocked reports whether a callback has been running at t or later.
 func (p *program) busySinceLocked(t time.Time) bool { return p.inside > 0 || !p.slowUntil.Before(t) }
 
-// enterLocked begins a callback, and returns its answer.
+// enterLocked begins a callback.
 func (p *program) enterLocked(what string) {
 	if p.inside++; p.inside > 1 {
 		p.find("%s while another callback is running", what)
@@ -239,8 +239,8 @@ func (p *program) enterLocked(what string) {
 	}
 }
 
-// answerLocked returns the answer of a callback, which may take time, and ends it. may
-// tells whether the plan can decide.
+// answerLocked returns the result of a callback, which may take time, and ends the
+// callback. The plan determines the result if may is set.
 func (p *program) answerLocked(may bool) runtime.Result {
 	r := runtime.OK
 	if may && len(p.answers) > 0 && !p.w.calm.Load() {
@@ -262,7 +262,7 @@ func (p *program) answerLocked(may bool) runtime.Result {
 	return r
 }
 
-// noteLocked notes the answer of a callback.
+// noteLocked records the result of a callback.
 func (p *program) noteLocked(r runtime.Result) {
 	if r == runtime.DisconnectMe {
 		p.declining = true
@@ -278,9 +278,8 @@ func (p *program) sleepLocked(d time.Duration) {
 	p.slowUntil = time.Now()
 }
 
-// after has the states that may follow each state of a client, and whether a connection
-// carries many messages. It was written from docs/runtime.md.
-var after = map[string]string{
+// transitions has the states that may follow each state of a client, as in docs/runtime.md.
+var transitions = map[string]string{
 	"": "CRE", "CRE": "CNG TMO POL DES", "DIS": "CNG TMO POL DES UNR", "UNR": "ARF TMO POL CNG DES",
 	"CON": "ACK NAK DIS TMO", "CNG": "UNR CON TMO POL ARF CNG DES", "DES": "", "POL": "CNG TMO DES POL",
 	"ARF": "CNG POL TMO DES", "ACK": "DIS TMO", "NAK": "DIS TMO",
@@ -302,9 +301,9 @@ func (p *program) onState(s *runtime.Stream, state runtime.State, arg uint32) ru
 		if p.state == 0 {
 			last = ""
 		}
-		next := after
+		next := transitions
 		if p.w.protocol.proxied {
-			next = afterProxied
+			next = proxiedTransitions
 		}
 		allowed := strings.Fields(next[last])
 		if p.many && (last == "ACK" || last == "NAK") {
@@ -400,11 +399,11 @@ func (p *program) stateText(s *runtime.Stream, state runtime.State, name string)
 	return name
 }
 
-// wording is what readers and writers of connections add to an error.
+// wording matches what readers and writers of connections add to an error.
 var wording = regexp.MustCompile(`failed to [a-z ]+: |(read|write) (tcp)`)
 
-// clean shortens the text of an error. A reader and a writer may both report the end of a
-// connection.
+// clean shortens the text of an error. Either a reader or a writer may report the end of a
+// connection first.
 func (w *world) clean(text string) string {
 	text = wording.ReplaceAllString(text, "$2")
 	if len(text) > 200 {
@@ -421,7 +420,7 @@ func (p *program) beginAttemptLocked(s *runtime.Stream, was runtime.State, answe
 	case was != runtime.StatePoll:
 		p.failures, p.unknown = 0, false
 	case answer != runtime.OK:
-		p.unknown = true // after a declined POLL, RequestTx and Connect look the same
+		p.unknown = true // after a declined POLL, RequestTx and Connect are indistinguishable
 	}
 	attempt, born := p.attempt, p.born
 	began := time.Now()
@@ -436,7 +435,7 @@ func (p *program) beginAttemptLocked(s *runtime.Stream, was runtime.State, answe
 		if p.slowUntil.After(began) {
 			p.limit = later(p.limit, p.slowUntil.Add(connectTimeout))
 		}
-		if over := time.Since(p.limit); over < 0 || p.busySinceLocked(p.limit) { // Tx has restarted it
+		if over := time.Since(p.limit); over < 0 || p.busySinceLocked(p.limit) { // Tx may have restarted the limit
 			p.later(fmt.Sprint("attempt", attempt), 6*time.Second-min(over, 0), check)
 			return
 		}
@@ -454,7 +453,7 @@ func later(a, b time.Time) time.Time {
 
 // checkTimesLocked checks the times of POLL and TIMEOUT.
 func (p *program) checkTimesLocked(s *runtime.Stream, state runtime.State, now time.Time) {
-	if p.w.protocol.proxied { // they are those of the proxy
+	if p.w.protocol.proxied { // the times are those of the proxy
 		return
 	}
 	switch state {
@@ -507,8 +506,8 @@ func steady(r *policy.Retry) time.Duration {
 	return longest
 }
 
-// waiting checks a wait that begins.
-func (p *program) waiting(s *runtime.Stream, d time.Duration) {
+// onWait checks a wait that begins.
+func (p *program) onWait(s *runtime.Stream, d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.w.tr.note(p.name, "wait %v", d)
@@ -532,7 +531,7 @@ func (p *program) waiting(s *runtime.Stream, d time.Duration) {
 // retryAfter is the Retry-After of peers.
 const retryAfter = 20 * time.Second
 
-// againLocked makes an idle stream try again, or not.
+// againLocked may make an idle stream retry.
 func (p *program) againLocked(s *runtime.Stream) {
 	d := fork(p.w.seed, "again", p.name, p.attempt)
 	switch {
@@ -546,7 +545,7 @@ func (p *program) againLocked(s *runtime.Stream) {
 	}
 }
 
-// speakSoonLocked makes a connected stream send again.
+// speakSoonLocked makes a connected stream send again soon.
 func (p *program) speakSoonLocked(s *runtime.Stream) {
 	d := fork(p.w.seed, "speak", p.name, p.spoken)
 	after := d.ms(1, 8000)
@@ -556,7 +555,7 @@ func (p *program) speakSoonLocked(s *runtime.Stream) {
 	p.soonLocked(after, func() { s.RequestTx() })
 }
 
-// soonLocked calls f after about d, unless a call is pending already.
+// soonLocked calls f after about d, unless another call is pending.
 func (p *program) soonLocked(d time.Duration, f func()) {
 	if p.speaking {
 		return
@@ -571,7 +570,7 @@ func (p *program) soonLocked(d time.Duration, f func()) {
 	})
 }
 
-// push makes a stream try, whatever its state.
+// push makes a stream connect or send, whatever its state.
 func (p *program) push(s *runtime.Stream) {
 	p.mu.Lock()
 	p.pushes++
@@ -584,7 +583,7 @@ func (p *program) push(s *runtime.Stream) {
 	}
 }
 
-// calmDown makes the stream try again and again without disturbing it.
+// calmDown makes the stream retry repeatedly without disturbing it.
 func (p *program) calmDown() {
 	p.later("calm", 10*time.Millisecond, func() {
 		s := p.stream()
@@ -605,7 +604,7 @@ func (p *program) checkSettled() {
 	}
 }
 
-// checkPrompt checks that the stream has just succeeded again.
+// checkPrompt checks that the stream has succeeded again recently.
 func (p *program) checkPrompt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

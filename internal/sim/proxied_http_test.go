@@ -8,20 +8,20 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
-// A proxiedHTTP makes requests through a proxy. The proxy retries by itself, and metadata
-// arrives at it while an attempt is under way. So the response says which request it answers,
-// and a body says which one it is.
+// A proxiedHTTP makes requests through a proxy. The proxy retries on its own, and metadata
+// may reach it during an attempt. So a response names the request that it answers, and a
+// body contains its own number.
 type proxiedHTTP struct {
 	p       *program
 	n       int // latest value of the metadata
-	body    int // number of the body that was sent last
+	body    int // number of the last body sent
 	message []byte
 	sent    int
 	got     int // request that the response answers
-	in      int // bytes of the response
+	in      int // bytes of the response received
 
 	mu     sync.Mutex
-	served map[int]int // how often a server has received each request
+	served map[int]int // number of times a server has received each request
 }
 
 func newProxiedHTTP(p *program) talk { return &proxiedHTTP{p: p, served: map[int]int{}} }
@@ -49,7 +49,7 @@ func (t *proxiedHTTP) tx(buf []byte) (n int, flags runtime.Flags, r runtime.Resu
 		flags |= runtime.FlagSOM
 	}
 	if t.sent == len(t.message) {
-		return 0, 0, runtime.TxDontSend // one body a request
+		return 0, 0, runtime.TxDontSend // one body per request
 	}
 	n = copy(buf, t.message[t.sent:])
 	if t.sent += n; t.sent == len(t.message) {
@@ -88,8 +88,8 @@ func (t *proxiedHTTP) size(n int) int {
 	return d.IntN(3000)
 }
 
-// answered returns what the metadata says about the request that is being answered.
-func (t *proxiedHTTP) answered() (n int, wrong string) {
+// requestOf returns the request that the response answers, according to its metadata.
+func (t *proxiedHTTP) requestOf() (n int, wrong string) {
 	var name string
 	text, _ := t.p.s.Metadata("got")
 	if text == "" {
@@ -105,7 +105,7 @@ func (t *proxiedHTTP) rx(buf []byte, flags runtime.Flags) (success bool, wrong s
 	if (flags&runtime.FlagSOM != 0) != (t.in == 0 && len(buf) > 0) {
 		return false, fmt.Sprintf("flags %d after %d bytes", flags, t.in)
 	}
-	if t.got, wrong = t.answered(); wrong != "" || t.got == 0 { // the page of an error
+	if t.got, wrong = t.requestOf(); wrong != "" || t.got == 0 { // an error page
 		t.in += len(buf)
 		return false, wrong
 	}
@@ -119,7 +119,7 @@ func (t *proxiedHTTP) rx(buf []byte, flags runtime.Flags) (success bool, wrong s
 }
 
 func (t *proxiedHTTP) verdict(ack bool) (success bool, wrong string) {
-	n, wrong := t.answered()
+	n, wrong := t.requestOf()
 	if wrong != "" || !ack {
 		return false, wrong
 	}

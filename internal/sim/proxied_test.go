@@ -15,10 +15,10 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/sspc"
 )
 
-// proxyHost is the name of the host with the proxy.
+// proxyHost is the host of the proxy.
 const proxyHost = "proxy"
 
-// proxied is a protocol whose streams a proxy executes.
+// proxied is a protocol whose streams are executed by a proxy.
 func proxied(of *protocol, talk func(*program) talk) *protocol {
 	pr := *of
 	pr.name += "+proxy"
@@ -37,7 +37,7 @@ func proxied(of *protocol, talk func(*program) talk) *protocol {
 		of.serve(w, h)
 		if w.proxy == nil {
 			w.proxy = &proxyPeer{w: w, h: w.net.host(proxyHost)}
-			w.proxy.h.restarted = func(bool) { w.proxy.restart() }
+			w.proxy.h.onRestart = func(bool) { w.proxy.restart() }
 			w.proxy.start()
 			w.stops = append(w.stops, w.proxy.stop)
 		}
@@ -45,12 +45,12 @@ func proxied(of *protocol, talk func(*program) talk) *protocol {
 	return &pr
 }
 
-// afterProxied is after for a stream that a proxy executes: each link begins another stream
-// of the proxy. It was written from docs/proxy.md.
-var afterProxied = func() map[string]string {
+// proxiedTransitions is transitions for a stream that a proxy executes, as in
+// docs/proxy.md. Each link begins another stream of the proxy.
+var proxiedTransitions = func() map[string]string {
 	const lost = "UPSTREAM_LINK_RETRY"
 	all := map[string]string{lost: lost + " CNG TMO POL DES"}
-	for state, next := range after {
+	for state, next := range transitions {
 		if state != "" && state != "DES" && state != "CON" && state != "ACK" && state != "NAK" {
 			next += " " + lost
 		}
@@ -60,7 +60,7 @@ var afterProxied = func() map[string]string {
 	return all
 }()
 
-// newProxiedContext makes the context of the programs.
+// newProxiedContext creates the context of the programs.
 func (w *world) newProxiedContext() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,7 +81,7 @@ type proxyPeer struct {
 	mu      sync.Mutex
 	context *runtime.Context
 	proxy   *proxy.Proxy
-	ended   sync.WaitGroup // those before
+	ended   sync.WaitGroup // earlier proxies
 }
 
 // start starts a proxy.
@@ -113,7 +113,7 @@ func (x *proxyPeer) current() *runtime.Context {
 	return x.context
 }
 
-// restart replaces the proxy, at once or gently.
+// restart replaces the proxy, abruptly or gently.
 func (x *proxyPeer) restart() {
 	x.mu.Lock()
 	c, p := x.context, x.proxy
@@ -123,7 +123,7 @@ func (x *proxyPeer) restart() {
 	x.start()
 }
 
-// end ends a proxy, and checks that nothing of it is left.
+// end ends a proxy, and checks that it leaves nothing behind.
 func (x *proxyPeer) end(c *runtime.Context, p *proxy.Proxy, gentle bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -143,7 +143,7 @@ func (x *proxyPeer) end(c *runtime.Context, p *proxy.Proxy, gentle bool) {
 	}
 }
 
-// stop ends the proxy when its clients have ended.
+// stop ends the proxy after its clients.
 func (x *proxyPeer) stop() {
 	x.ended.Wait()
 	if n := x.proxy.Stats().Links; n > 0 {
@@ -152,7 +152,7 @@ func (x *proxyPeer) stop() {
 	x.end(x.context, x.proxy, true)
 }
 
-// numbered returns message n of a stream: it says what it is.
+// numbered returns message n of a stream, which contains its stream and number.
 func numbered(w *world, name string, n int) []byte {
 	d := fork(w.seed, "message", name, n)
 	size := 20 + d.IntN(2000)
@@ -163,8 +163,8 @@ func numbered(w *world, name string, n int) []byte {
 	return append(b, payload(name, n, len(b), size)...)
 }
 
-// parseNumbered returns the stream and the number of a message, and whether it is whole and
-// as it was sent.
+// parseNumbered returns the stream and the number of a message, and whether the message is
+// complete and unchanged.
 func parseNumbered(b []byte) (name string, n int, ok bool) {
 	var size int
 	_, err := fmt.Sscanf(string(b[:min(20, len(b))]), "%s %d %d;", &name, &n, &size)
@@ -172,24 +172,24 @@ func parseNumbered(b []byte) (name string, n int, ok bool) {
 	return name, n, err == nil && size == len(b) && !mismatch(b[head:], name, n, head)
 }
 
-// A proxiedTalk sends messages that come back, through a proxy. They may get lost with the
-// link, or with the connection of the proxy, and never come twice unless the protocol allows
-// that.
+// A proxiedTalk sends messages that are echoed through a proxy. They may get lost with the
+// link or with the connection of the proxy, and are not duplicated unless the protocol
+// allows that.
 type proxiedTalk struct {
 	p       *program
-	n       int // of the message that was sent last
+	n       int // number of the last message sent
 	message []byte
-	sent    int // bytes of it
+	sent    int // bytes of it sent
 	in      []byte
 	within  bool
-	last    int // of the messages that have come back
+	last    int // number of the last message echoed
 	acks    int
 
 	mu     sync.Mutex
 	conns  int
-	counts map[int]int // how often the peer has received each message
+	counts map[int]int // number of times the peer has received each message
 	first  map[int]time.Time
-	latest map[any]int // of each connection
+	latest map[any]int // latest message of each connection
 }
 
 func newProxiedTalk(p *program) talk {
@@ -224,14 +224,14 @@ func (t *proxiedTalk) count(on any, b []byte, qos byte) {
 	case qos != 1 && !lostSince(on, t.first[n]):
 		t.p.find("message %d arrives again with QoS %d", n, qos)
 	}
-	if t.counts[n] == 1 && n < t.latest[on] && !t.mqtt() { // links before and after may share a connection
+	if t.counts[n] == 1 && n < t.latest[on] && !t.mqtt() { // successive links may share a connection
 		t.p.find("message %d arrives after %d", n, t.latest[on])
 	}
 	t.latest[on] = max(t.latest[on], n)
 }
 
-// lostSince reports whether the peer is a broker that has lost its sessions since then, and
-// the client cannot know.
+// lostSince reports whether the peer is a broker that has lost its sessions since a time
+// without the client knowing.
 func lostSince(on any, since time.Time) bool {
 	c, ok := on.(*brokerConn)
 	return ok && c.resumed && c.lost.After(since)
@@ -274,7 +274,8 @@ func (t *proxiedTalk) rx(buf []byte, flags runtime.Flags) (bool, string) {
 	return true, ""
 }
 
-// mqtt reports whether the messages go to a broker. What its session holds comes back later.
+// mqtt reports whether the peer is a broker, which delivers the messages of a session
+// later.
 func (t *proxiedTalk) mqtt() bool { return t.p.w.protocol.streamType(t.p.w, t.p.i).MQTT != nil }
 
 func (t *proxiedTalk) verdict(ack bool) (bool, string) {

@@ -13,7 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// rawProtocol is bytes that come back.
+// rawProtocol is bytes that are echoed.
 func rawProtocol(name string, streams int, secure bool) *protocol {
 	return &protocol{
 		name: name, hosts: streams, streams: streams,
@@ -30,7 +30,7 @@ func rawProtocol(name string, streams int, secure bool) *protocol {
 	}
 }
 
-// serveEcho returns a function that starts a server, which sends back what it receives.
+// serveEcho returns a function that starts an echo server.
 func serveEcho(secure bool) func(w *world, h *host) {
 	return func(w *world, h *host) {
 		var config *tls.Config
@@ -41,8 +41,8 @@ func serveEcho(secure bool) func(w *world, h *host) {
 	}
 }
 
-// serve starts a server, over TLS if config is not nil. It calls handle for each
-// connection, on a goroutine of its own, with the number of the connection.
+// serve starts a server, over TLS if config is not nil. It calls handle in a goroutine for
+// each connection, with the number of the connection.
 func (w *world) serve(h *host, config *tls.Config, handle func(c net.Conn, number int)) {
 	ln := w.net.listen(h)
 	var wg sync.WaitGroup
@@ -113,12 +113,12 @@ func (w *world) echo(h *host, c net.Conn, number int) {
 	}
 }
 
-// A rawTalk sends messages, and gets the same bytes back on the same connection.
+// A rawTalk sends messages, and expects the same bytes on the same connection.
 type rawTalk struct {
 	p        *program
-	n        int   // of the connection
-	rest     int   // of it that has not been sent
-	ends     []int // of messages, in bytes of the connection
+	n        int   // number of the connection
+	rest     int   // unsent part
+	ends     []int // ends of messages, as offsets in the connection
 	sent     int
 	received int
 }
@@ -150,7 +150,7 @@ func (t *rawTalk) tx(buf []byte) (int, runtime.Flags, runtime.Result) {
 	return n, 0, runtime.OK
 }
 
-// copyRing fills buf with a payload that repeats without end.
+// copyRing fills buf with a payload that repeats indefinitely.
 func copyRing(buf []byte, name string, n, from int) int {
 	for at := 0; at < len(buf); {
 		at += copy(buf[at:], payload(name, n, (from+at)%maxPayload, maxPayload))

@@ -15,9 +15,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// serverProtocol is a protocol whose peers are streams of servers. handlers returns those
-// of an accepted stream.
-func serverProtocol(of *protocol, st func() *policy.StreamType, handlers func(*accepted) acceptedTalk) *protocol {
+// serverProtocol is a protocol whose peers are streams of servers. handlers returns the
+// talk of an accepted stream.
+func serverProtocol(of *protocol, st func() *policy.StreamType, handlers func(*serverStream) serverTalk) *protocol {
 	pr := *of
 	pr.name += "+server"
 	pr.servers = true
@@ -59,18 +59,18 @@ type server struct {
 	h          *host
 	c          *runtime.Context
 	streamType func() *policy.StreamType
-	talk       func(*accepted) acceptedTalk
+	talk       func(*serverStream) serverTalk
 
 	mu        sync.Mutex
 	listener  *runtime.Stream
-	listeners int // how many there have been
-	versions  int // of the streamtype
-	clients   []*accepted
-	accepted  int // how many there have been
+	listeners int // number of listeners created
+	versions  int // number of policies with a changed streamtype
+	clients   []*serverStream
+	accepted  int // number of accepted streams
 	ending    bool
 }
 
-// policy returns the policy of the server, with another version of the streamtype or not.
+// policy returns the policy of the server. other changes the streamtype.
 func (s *server) policy(other bool) *policy.Policy {
 	st := s.streamType()
 	st.Name, st.Server = "server", true
@@ -83,7 +83,7 @@ func (s *server) policy(other bool) *policy.Policy {
 	return &policy.Policy{StreamTypes: []*policy.StreamType{st}}
 }
 
-// listen makes a listener.
+// listen creates a listener.
 func (s *server) listen() {
 	s.mu.Lock()
 	s.listeners++
@@ -195,7 +195,7 @@ func (s *server) accept(listener int) runtime.Handlers {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.accepted++
-	k := &accepted{of: s, listener: listener, number: s.accepted}
+	k := &serverStream{of: s, listener: listener, number: s.accepted}
 	k.talk = s.talk(k)
 	return runtime.Handlers{State: k.onState, Rx: k.onRx, Tx: k.onTx}
 }

@@ -8,11 +8,11 @@ import (
 
 var digits = regexp.MustCompile(`^\S+ at \S+ |[0-9]+`)
 
-// shape returns a finding without what may differ when some events are missing.
+// shape returns a finding without the parts that may differ when events are missing.
 func shape(finding string) string { return digits.ReplaceAllString(finding, "") }
 
-// shrink returns a run with the fewest events that still break the first law that o
-// breaks: no event of its plan can be removed.
+// shrink returns a run with a minimal set of events that breaks the first law that o
+// breaks: none of its events can be removed.
 func shrink(t *testing.T, pr *protocol, seed uint64, minutes int, o *outcome) *outcome {
 	want := shape(o.findings[0])
 	for size := (len(o.plan.events) + 1) / 2; size > 0; {

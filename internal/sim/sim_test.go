@@ -24,10 +24,10 @@ var protocols = []*protocol{
 	httpProtocol("h2+tls", policy.ProtocolH2, 4, 4, true),
 	wsProtocol("ws+tls", 4, true),
 	mqttProtocol("mqtt+tls", 4, 4, true),
-	serverProtocol(rawProtocol("raw", 4, false), rawServer, func(k *accepted) acceptedTalk { return &acceptedRaw{accepted: k} }),
-	serverProtocol(httpProtocol("h1", policy.ProtocolH1, 4, 4, false), httpServer(policy.ProtocolH1), func(k *accepted) acceptedTalk { return &acceptedHTTP{accepted: k} }),
-	serverProtocol(httpProtocol("h2", policy.ProtocolH2, 4, 4, false), httpServer(policy.ProtocolH2), func(k *accepted) acceptedTalk { return &acceptedHTTP{accepted: k} }),
-	serverProtocol(wsProtocol("ws", 4, false), wsServer, func(k *accepted) acceptedTalk { return &acceptedWS{accepted: k} }),
+	serverProtocol(rawProtocol("raw", 4, false), rawServer, func(k *serverStream) serverTalk { return &rawServerTalk{serverStream: k} }),
+	serverProtocol(httpProtocol("h1", policy.ProtocolH1, 4, 4, false), httpServer(policy.ProtocolH1), func(k *serverStream) serverTalk { return &httpServerTalk{serverStream: k} }),
+	serverProtocol(httpProtocol("h2", policy.ProtocolH2, 4, 4, false), httpServer(policy.ProtocolH2), func(k *serverStream) serverTalk { return &httpServerTalk{serverStream: k} }),
+	serverProtocol(wsProtocol("ws", 4, false), wsServer, func(k *serverStream) serverTalk { return &wsServerTalk{serverStream: k} }),
 	proxied(httpProtocol("h1", policy.ProtocolH1, 4, 4, false), newProxiedHTTP),
 	proxied(httpProtocol("h2", policy.ProtocolH2, 4, 4, false), newProxiedHTTP),
 	proxied(wsProtocol("ws", 4, false), newProxiedTalk),
@@ -38,15 +38,14 @@ var protocols = []*protocol{
 	mqttProtocol("mqtt+shared", 1, 4, false),
 }
 
-// shortRun is how many minutes of faults the runs of make test have, normalRun those of
-// make sim.
+// shortRun is the minutes of faults of a run in make test, normalRun in make sim.
 const (
 	shortRun  = 1
 	normalRun = 5
 )
 
-// TestSame checks that a seed has one trace, whatever the number of cores, and that no law
-// is broken. If the packets of a protocol are free, half of the seeds suffice.
+// TestSame checks that a seed has one trace on any number of cores, and that no law is
+// broken. For protocols with free packets, half of the seeds must have one trace.
 func TestSame(t *testing.T) {
 	for _, pr := range protocols {
 		t.Run(pr.name, func(t *testing.T) {
@@ -90,10 +89,9 @@ func TestSame(t *testing.T) {
 	}
 }
 
-// alone reports whether an event has its instant for itself. Shutdown ends streams at the
-// instant of the last answer, which may bring more, and that of net/http takes a random time.
-// An event with a cue comes some nanoseconds from what it meets, so that a transport may do
-// the two in either order.
+// alone reports whether an event has its own instant. The events of Shutdown depend on the
+// instant of the last answer, and Shutdown of net/http takes a random time. An event with a
+// cue is nanoseconds from another one, so a transport may handle the two in either order.
 func alone(e *event) bool { return e.kind != shutdown && e.kind != drainListener && e.on == nil }
 
 func firstDifference(a, b *trace) string {
@@ -106,7 +104,7 @@ func firstDifference(a, b *trace) string {
 	return "none"
 }
 
-// report fails the test if laws were broken. It looks for the fewest events that suffice.
+// report fails the test if laws were broken. It searches for a minimal set of events.
 func report(t *testing.T, pr *protocol, seed uint64, minutes int, o *outcome) {
 	t.Helper()
 	if len(o.findings) == 0 {
@@ -126,7 +124,7 @@ func report(t *testing.T, pr *protocol, seed uint64, minutes int, o *outcome) {
 		o.excerpt, o.findings[0], pr.name, seed, minutes, strings.Join(numbers, ","), len(numbers), all)
 }
 
-// number returns the number in a variable of the environment.
+// number returns the value of an environment variable, or otherwise.
 func number(t *testing.T, name string, otherwise int) int {
 	v := os.Getenv(name)
 	if v == "" {
@@ -139,9 +137,9 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// TestSim runs seeds: the one in SEED, or SEEDS of them from FROM on, of the protocol in
-// PROTOCOL, or all. EVENTS, a list of numbers, keeps only these events of the plan;
-// MINUTES is how long there are faults.
+// TestSim runs seeds: the one in SEED, or SEEDS of them starting with FROM, of the protocol
+// in PROTOCOL or of all. EVENTS, a list of numbers, keeps only these events of the plan.
+// MINUTES is the time with faults.
 func TestSim(t *testing.T) {
 	if os.Getenv("SEEDS") == "" && os.Getenv("SEED") == "" {
 		t.Skip("SEEDS and SEED are not set")
@@ -162,7 +160,7 @@ func TestSim(t *testing.T) {
 			states, found := 0, 0
 			var elapsed time.Duration
 			for seed := from; seed < from+n; seed++ {
-				o := simulate(t, pr, uint64(seed), minutes, kept())
+				o := simulate(t, pr, uint64(seed), minutes, selected())
 				states += o.states
 				elapsed += o.elapsed
 				if os.Getenv("TRACE") != "" {
@@ -184,8 +182,8 @@ func TestSim(t *testing.T) {
 	}
 }
 
-// kept returns a function that reports whether EVENTS has a number; nil keeps all.
-func kept() func(*event) bool {
+// selected returns a function that reports whether EVENTS lists an event; nil selects all.
+func selected() func(*event) bool {
 	v, set := os.LookupEnv("EVENTS")
 	if !set {
 		return nil

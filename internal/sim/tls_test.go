@@ -15,7 +15,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// Keys are always the same, and of Ed25519, whose signatures are too: the length of a
+// Keys are constant, and of Ed25519, whose signatures are deterministic: the length of a
 // handshake must not vary.
 var (
 	serverKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
@@ -38,8 +38,8 @@ func (w *world) secure(st *policy.StreamType) {
 	st.TLS, st.TrustStore = true, authority().Store()
 }
 
-// certificateLife is how long a certificate is valid. Servers replace theirs in time,
-// unless their clock is wrong.
+// certificateLife is the lifetime of a certificate. Servers renew theirs in time, unless
+// their clock is wrong.
 const certificateLife = 2 * time.Minute
 
 // serverTLS returns the configuration of a server.

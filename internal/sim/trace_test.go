@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A trace is a record of what happened.
+// A trace is a record of a run.
 type trace struct {
 	start time.Time
 
@@ -34,9 +34,8 @@ func (tr *trace) note(who, format string, args ...any) {
 	tr.lines = append(tr.lines, traceLine{time.Since(tr.start), who, fmt.Sprintf(format, args...)})
 }
 
-// sum returns a hash of the trace. Events of one instant have no order: those of
-// different streams happen in parallel. Pieces of payload do not count: how a library
-// divides a message may depend on the scheduler.
+// sum returns a hash of the trace. Lines of one instant are sorted, since streams run in
+// parallel. Pieces of payload are omitted, since their sizes may depend on the scheduler.
 func (tr *trace) sum() string {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -47,7 +46,7 @@ func (tr *trace) sum() string {
 	return fmt.Sprintf("%x", h.Sum(nil)[:8])
 }
 
-// comparedLocked returns what sum hashes.
+// comparedLocked returns the lines that sum hashes.
 func (tr *trace) comparedLocked() []traceLine {
 	return slices.DeleteFunc(tr.sortedLocked(), func(l traceLine) bool {
 		return strings.HasPrefix(l.what, "rx ") || strings.HasPrefix(l.what, "tx ")

@@ -28,31 +28,31 @@ type protocol struct {
 	name           string
 	hosts, streams int
 
-	// shared says that streams share connections. What they send at the same instant has
-	// any order then, so that a seed may have several traces.
+	// shared means that streams share connections. The order of what they send at the same
+	// instant is random, so a seed may have several traces.
 	shared bool
 
-	// window is how many bytes may be under way in one direction; 0 means 64 KiB.
+	// window is the maximum number of unread bytes in one direction; 0 means 64 KiB.
 	window int
 
-	// servers says that the peers are servers of the runtime.
+	// servers means that the peers are servers of the runtime.
 	servers bool
 
-	// proxied says that a proxy executes the streams.
+	// proxied means that a proxy executes the streams.
 	proxied bool
 
-	// settled is called when the streams have settled; it may be nil.
-	settled func()
+	// onSettled is called when the streams have settled; it may be nil.
+	onSettled func()
 
-	// free says that the goroutines of a library divide messages into packets as they
-	// happen to run, so that a seed may have several traces.
+	// free means that the division of messages into packets depends on the scheduling of
+	// goroutines in a library, so that a seed may have several traces.
 	free  bool
 	small bool // bodies fit into a few packets
 
 	// faults are those of hosts; nil means ofHost.
 	faults []chance
 
-	// serverBuffers makes writes of servers return at once.
+	// serverBuffers makes writes of servers return immediately.
 	serverBuffers bool
 
 	transports func(w *world) []transport.Transport
@@ -93,23 +93,23 @@ type world struct {
 	faultTime time.Duration
 	ending    atomic.Bool // no more streams
 	programs  []*program
-	epoch     atomic.Int64 // counts policies and contexts
+	epoch     atomic.Int64 // number of policies and contexts
 	stops     []func()     // of the peers
 	proxy     *proxyPeer   // nil unless the protocol is proxied
 
 	cues  sync.Mutex
-	armed []*event // that wait for a moment; guarded by cues
+	armed []*event // waiting for a moment; guarded by cues
 
 	mu       sync.Mutex
 	context  *runtime.Context
-	contexts int // how many there have been
-	policies int // how many there have been
-	rotation int // of the credentials
+	contexts int // number of contexts created
+	policies int // number of policies created
+	rotation int // version of the credentials
 	findings []string
-	excerpt  string // of the trace before the first finding, as far as it concerns that
+	excerpt  string // of the trace before the first finding
 }
 
-// An outcome is what a run has shown.
+// An outcome is the result of a run.
 type outcome struct {
 	sum      string
 	states   int
@@ -132,18 +132,18 @@ func (w *world) find(involved []string, format string, args ...any) {
 	w.findings = append(w.findings, fmt.Sprintf("%s at %v: %s", involved[0], time.Since(w.tr.start), text))
 }
 
-// jitter is for Options.Jitter. It depends on the time alone: streams whose shared
-// connection is lost ask in any order.
+// jitter is Options.Jitter. It depends only on the time, since streams that lose a shared
+// connection call it in any order.
 func (w *world) jitter() uint16 { return w.jitterAt(time.Now()) }
 
 func (w *world) jitterAt(t time.Time) uint16 {
 	return uint16(rand.New(rand.NewPCG(w.seed, uint64(t.UnixNano()))).Uint32())
 }
 
-// connectTimeout is Options.ConnectTimeout. No other limit of a transport is the same.
+// connectTimeout is Options.ConnectTimeout. It differs from all other limits of transports.
 const connectTimeout = 14 * time.Second
 
-// newContext makes a context with the present policy.
+// newContext creates a context with the current policy.
 func (w *world) newContext() {
 	if w.protocol.proxied {
 		w.newProxiedContext()
@@ -160,7 +160,7 @@ func (w *world) newContext() {
 		Credentials:    &w.creds,
 		DialContext:    w.net.dialer(number),
 		Jitter:         w.jitter,
-		Hooks:          runtime.Hooks{Wait: w.waiting},
+		Hooks:          runtime.Hooks{Wait: w.onWait},
 	})
 	if err != nil {
 		panic(err)
@@ -177,8 +177,8 @@ func (w *world) current() *runtime.Context {
 	return w.context
 }
 
-// policyLocked returns a policy that differs from the first one in the streamtypes whose
-// bit is set in change.
+// policyLocked returns a policy. The bits of change select the streamtypes that differ from
+// the first policy.
 func (w *world) policyLocked(change int) *policy.Policy {
 	w.policies++
 	p := &policy.Policy{Release: fmt.Sprint(w.policies)}
@@ -202,15 +202,15 @@ func (w *world) rotateCredentials() {
 	}
 }
 
-// rotations returns how often the credentials have been replaced.
+// rotations returns the number of rotations of the credentials.
 func (w *world) rotations() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.rotation
 }
 
-// checkToken checks the credentials in a request of a stream, in that of attempt, if not 0,
-// also that they were in force when it began.
+// checkToken checks the credentials in a request of a stream. If attempt is the current
+// attempt, they must not be older than its start.
 func (w *world) checkToken(p *program, got string, attempt int) {
 	var i, rotation int
 	if _, err := fmt.Sscanf(got, "token%d-%d", &i, &rotation); err != nil || i != p.i%tokens {
@@ -220,14 +220,14 @@ func (w *world) checkToken(p *program, got string, attempt int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.attempt == attempt && rotation < p.rotation {
-		p.find("credentials %q after the %d. rotation", got, p.rotation)
+		p.find("credentials %q after rotation %d", got, p.rotation)
 	}
 }
 
-// tokens is how many tokens there are: stream i uses i%tokens.
+// tokens is the number of tokens: stream i uses token i%tokens.
 const tokens = 4
 
-// A logHandler makes findings of what the runtime logs.
+// A logHandler turns log records of the runtime into findings.
 type logHandler struct{ w *world }
 
 func (logHandler) Enabled(context.Context, slog.Level) bool { return true }
@@ -240,8 +240,8 @@ func (l logHandler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// simulate runs a world that has faults for that many minutes, all the faults of its plan or
-// those to keep.
+// simulate runs a world with faults for a number of minutes. keep, unless nil, selects the
+// events of its plan.
 func simulate(t *testing.T, pr *protocol, seed uint64, minutes int, keep func(*event) bool) *outcome {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, seed)
@@ -273,11 +273,11 @@ func simulate(t *testing.T, pr *protocol, seed uint64, minutes int, keep func(*e
 	return o
 }
 
-// stuckAfter is how long a run may take, in real time. A run needs less than a second; the
+// stuckAfter is the time limit of a run, in real time. A run needs less than a second. The
 // clock of a bubble stops while a goroutine waits for a mutex.
 const stuckAfter = time.Minute
 
-// goroutines returns the stacks of those that are in a bubble.
+// goroutines returns the stacks of the goroutines in bubbles.
 func goroutines() (found []string) {
 	var b strings.Builder
 	pprof.Lookup("goroutine").WriteTo(&b, 2)
@@ -289,10 +289,10 @@ func goroutines() (found []string) {
 	return found
 }
 
-// settleTime is how long after the last fault a stream may take to succeed. A connection
-// that the peer has forgotten is noticed within 15 s, or after svalidhup, and an attempt
-// has connectTimeout; the rest is the longest wait of the policies, twice. promptTime is
-// how long it may take to succeed again.
+// settleTime is the time after the last fault in which every stream must succeed. A
+// connection that the peer has forgotten is detected within 15 s, or after svalidhup, and
+// an attempt takes up to connectTimeout; the rest is twice the longest wait of the
+// policies. promptTime is the time in which it must succeed again.
 const (
 	settleTime = 90 * time.Second
 	promptTime = 40 * time.Second
@@ -308,7 +308,7 @@ func (w *world) run() {
 		p := newProgram(w, i)
 		w.programs = append(w.programs, p)
 	}
-	for _, p := range w.programs { // peers know the programs
+	for _, p := range w.programs { // peers refer to the programs
 		p.later("first", 0, p.create)
 	}
 	for _, e := range w.plan.events {
@@ -330,10 +330,10 @@ func (w *world) run() {
 	for _, p := range w.programs {
 		p.checkSettled()
 	}
-	if w.protocol.settled != nil {
-		w.protocol.settled()
+	if w.protocol.onSettled != nil {
+		w.protocol.onSettled()
 	}
-	if n := w.net.openConns(); n > 4*len(w.programs) { // those kept for the next request, too
+	if n := w.net.openConns(); n > 4*len(w.programs) { // including those kept for the next request
 		w.find([]string{"world"}, "%d connections are open for %d streams", n, len(w.programs))
 	}
 	// A stream that has settled succeeds promptly.
@@ -352,7 +352,7 @@ func (w *world) end() {
 	if err := w.current().Shutdown(ctx); err != nil && ctx.Err() != nil {
 		w.find([]string{"end"}, "Shutdown: %v", err)
 	}
-	time.Sleep(time.Minute) // what earlier contexts have left
+	time.Sleep(time.Minute) // for the rest of earlier contexts
 	if n := w.net.openConns(); n > 0 {
 		w.find([]string{"end"}, "%d connections are open after Shutdown", n)
 	}
@@ -422,16 +422,16 @@ func (w *world) slowCallbacks() bool {
 	return slices.ContainsFunc(w.plan.events, func(e *event) bool { return e.kind == answerSlow })
 }
 
-// waiting is for Hooks.Wait.
-func (w *world) waiting(_ context.Context, s *runtime.Stream, d time.Duration) {
+// onWait is Hooks.Wait.
+func (w *world) onWait(_ context.Context, s *runtime.Stream, d time.Duration) {
 	for _, p := range w.programs {
 		if p.owns(s) {
-			p.waiting(s, d)
+			p.onWait(s, d)
 		}
 	}
 }
 
-// delay returns the wait of a policy, by the arithmetic of docs/runtime.md.
+// delay returns the wait of a policy, as in docs/runtime.md.
 func delay(r *policy.Retry, failures int, random uint16) time.Duration {
 	base, percent := int64(3000), int64(30)
 	if r != nil && len(r.Backoff) > 0 {

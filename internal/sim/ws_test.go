@@ -18,7 +18,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// wsProtocol is messages that come back.
+// wsProtocol is messages that are echoed.
 func wsProtocol(name string, streams int, secure bool) *protocol {
 	return &protocol{
 		name: name, hosts: streams, streams: streams, window: 4 << 10,
@@ -103,7 +103,7 @@ func (w *world) handleWS(ctx context.Context, h *host, rw http.ResponseWriter, r
 		}
 		if t, ok := p.talk.(*proxiedTalk); ok {
 			if _, _, whole := parseNumbered(message); !whole {
-				// The library takes the end of the connection for that of the message.
+				// The library treats the end of the connection as that of the message.
 				if _, _, err := c.Read(ctx); err != nil {
 					return
 				}
@@ -135,19 +135,19 @@ func (w *world) handleWS(ctx context.Context, h *host, rw http.ResponseWriter, r
 	}
 }
 
-// A wsTalk sends messages, and gets them back on the same connection.
+// A wsTalk sends messages, and expects them back on the same connection.
 type wsTalk struct {
 	p        *program
-	n        int // of the message that was sent last
+	n        int // number of the last message sent
 	size     int
-	sent     int   // bytes of it
-	waiting  []int // numbers of the messages that have not come back
-	sizes    []int // of these
+	sent     int   // bytes of it sent
+	waiting  []int // numbers of the messages not yet echoed
+	sizes    []int // their sizes
 	received int   // bytes of the first of these
-	within   bool  // a message has begun to come back
+	within   bool  // the echo of a message has begun
 
 	mu     sync.Mutex
-	served int // connections
+	served int // number of connections
 }
 
 // connection returns the number of a connection that the peer has accepted.

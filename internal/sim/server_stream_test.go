@@ -13,46 +13,47 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
-// An acceptedTalk is the part of an accepted stream that depends on the protocol.
-type acceptedTalk interface {
+// A serverTalk is the protocol-specific part of an accepted stream.
+type serverTalk interface {
 	// begin is called for SERVER_TXN and SERVER_UPGRADE.
 	begin() runtime.Result
 	rx(buf []byte, flags runtime.Flags) runtime.Result
 	tx(buf []byte) (int, runtime.Flags, runtime.Result)
 }
 
-// An accepted is a stream that a server has accepted. Its callbacks never run at the same
-// time; that is checked.
-type accepted struct {
+// A serverStream is a stream that a server has accepted. It checks that its callbacks do
+// not overlap.
+type serverStream struct {
 	of       *server
 	listener int
 	number   int
-	talk     acceptedTalk
+	talk     serverTalk
 	s        *runtime.Stream
-	d        draws // of the present callback
+	d        draws // of the current callback
 
-	inside atomic.Int32 // callbacks that are running
+	inside atomic.Int32 // running callbacks
 	last   string       // state
 	timer  time.Time    // when TIMEOUT is due
-	ready  time.Time    // when to send
+	ready  time.Time    // time of the next send
 }
 
-// afterAccepted has the states that may follow each state of an accepted stream. It was
-// written from docs/servers.md.
-var afterAccepted = map[string]string{
+// serverTransitions has the states that may follow each state of an accepted stream, as in
+// docs/servers.md.
+var serverTransitions = map[string]string{
 	"": "CRE", "CRE": "CNG DES", "CNG": "UPG CON DES", "UPG": "CON DES", "CON": "TXN DIS", "TXN": "TXN DIS", "DIS": "DES",
 }
 
-func (k *accepted) find(format string, args ...any) {
+func (k *serverStream) find(format string, args ...any) {
 	k.of.find("client %d: %s", k.number, fmt.Sprintf(format, args...))
 }
 
 // enter begins a callback.
-func (k *accepted) enter(what string) (leave func()) {
+func (k *serverStream) enter(what string) (leave func()) {
 	if k.inside.Add(1) > 1 {
 		k.find("%s while another callback is running", what)
 	}
-	// The number of callbacks may depend on the scheduler, so draws depend on the time.
+	// The number of callbacks may depend on the scheduler, so random numbers depend on the
+	// time.
 	k.d = fork(k.of.w.seed, "accepted", k.of.h.name, k.number, what, time.Since(k.of.w.tr.start))
 	if k.last == "DES" {
 		k.find("%s after DESTROYING", what)
@@ -60,19 +61,19 @@ func (k *accepted) enter(what string) (leave func()) {
 	return func() { k.inside.Add(-1) }
 }
 
-// active returns the event of one of the kinds that lasts, or nil.
-func (k *accepted) active(of ...kind) *event {
+// active returns the current event of one of the kinds, or nil.
+func (k *serverStream) active(of ...kind) *event {
 	return k.of.w.plan.active(time.Now(), k.of.h.name, of...)
 }
 
 // later calls f after about d.
-func (k *accepted) later(d time.Duration, f func()) {
+func (k *serverStream) later(d time.Duration, f func()) {
 	now := time.Now()
 	time.AfterFunc(k.d.at(now, d).Sub(now), f)
 }
 
-// delay returns how long the peer takes to answer.
-func (k *accepted) delay() time.Duration {
+// delay returns the time that the peer takes to answer.
+func (k *serverStream) delay() time.Duration {
 	switch e := k.active(peerSlow, peerSilent); {
 	case e == nil:
 		return 0
@@ -83,8 +84,8 @@ func (k *accepted) delay() time.Duration {
 	}
 }
 
-// sendAfter requests Tx now, and then again after about d, until when send reports false.
-func (k *accepted) sendAfter(d time.Duration) {
+// sendAfter requests Tx now and again after about d. Until then, sends reports false.
+func (k *serverStream) sendAfter(d time.Duration) {
 	k.ready = time.Time{}
 	if d > 0 {
 		now := time.Now()
@@ -95,18 +96,18 @@ func (k *accepted) sendAfter(d time.Duration) {
 }
 
 // sends reports whether the time of sendAfter has come.
-func (k *accepted) sends() bool { return !time.Now().Before(k.ready) }
+func (k *serverStream) sends() bool { return !time.Now().Before(k.ready) }
 
 // slow makes a callback take time.
-func (k *accepted) slow() {
+func (k *serverStream) slow() {
 	if e := k.active(peerSlow); e != nil && k.d.oneIn(3) {
 		now := time.Now()
 		time.Sleep(k.d.at(now, k.d.ms(1, e.arg/4+1)).Sub(now))
 	}
 }
 
-// quit returns the answer of a callback, which may end the stream.
-func (k *accepted) quit(chance int) runtime.Result {
+// quit returns the result of a callback, which may end the stream.
+func (k *serverStream) quit(chance int) runtime.Result {
 	if k.active(peerBad) != nil && k.d.oneIn(chance) {
 		r := []runtime.Result{runtime.DisconnectMe, runtime.DestroyMe}[k.d.IntN(2)]
 		k.of.w.tr.note(k.of.h.name, "client %d answers with %v", k.number, r)
@@ -115,15 +116,15 @@ func (k *accepted) quit(chance int) runtime.Result {
 	return runtime.OK
 }
 
-// read pauses the stream for a while if the peer reads slowly.
-func (k *accepted) read() {
+// read pauses the stream for a while if a peerReads event is active.
+func (k *serverStream) read() {
 	if k.active(peerReads) != nil && k.d.oneIn(2) {
 		k.s.PauseRx()
 		k.later(k.d.ms(1, 3000), k.s.ResumeRx)
 	}
 }
 
-func (k *accepted) onState(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
+func (k *serverStream) onState(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
 	name := teststream.Name(state)
 	defer k.enter(name)()
 	k.of.w.tr.note(k.of.h.name, "client %d %s", k.number, name)
@@ -131,7 +132,7 @@ func (k *accepted) onState(s *runtime.Stream, state runtime.State, _ uint32) run
 	if state == runtime.StateTimeout {
 		return k.timeout()
 	}
-	if !slices.Contains(strings.Fields(afterAccepted[k.last]), name) {
+	if !slices.Contains(strings.Fields(serverTransitions[k.last]), name) {
 		k.find("%s after %s", name, k.last)
 	}
 	k.last = name
@@ -154,12 +155,12 @@ func (k *accepted) onState(s *runtime.Stream, state runtime.State, _ uint32) run
 	case runtime.StateDestroying:
 		k.of.mu.Lock()
 		defer k.of.mu.Unlock()
-		k.of.clients = slices.DeleteFunc(k.of.clients, func(o *accepted) bool { return o == k })
+		k.of.clients = slices.DeleteFunc(k.of.clients, func(o *serverStream) bool { return o == k })
 	}
 	return runtime.OK
 }
 
-func (k *accepted) timeout() runtime.Result {
+func (k *serverStream) timeout() runtime.Result {
 	if k.timer.IsZero() || time.Now().Before(k.timer) {
 		k.find("TIMEOUT that is due at %v", k.timer)
 	}
@@ -171,7 +172,7 @@ func (k *accepted) timeout() runtime.Result {
 	return []runtime.Result{runtime.OK, runtime.OK, runtime.DisconnectMe, runtime.DestroyMe}[k.d.IntN(4)]
 }
 
-func (k *accepted) onRx(_ *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
+func (k *serverStream) onRx(_ *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {
 	defer k.enter("Rx")()
 	if flags&runtime.FlagEOM != 0 {
 		k.read()
@@ -180,7 +181,7 @@ func (k *accepted) onRx(_ *runtime.Stream, buf []byte, flags runtime.Flags) runt
 	return k.talk.rx(buf, flags)
 }
 
-func (k *accepted) onTx(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
+func (k *serverStream) onTx(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.Flags, runtime.Result) {
 	defer k.enter("Tx")()
 	if !k.sends() {
 		return 0, 0, runtime.TxDontSend
@@ -188,21 +189,21 @@ func (k *accepted) onTx(_ *runtime.Stream, _ uint32, buf []byte) (int, runtime.F
 	return k.talk.tx(buf)
 }
 
-// An acceptedRaw sends back what it receives.
-type acceptedRaw struct {
-	*accepted
+// A rawServerTalk echoes bytes.
+type rawServerTalk struct {
+	*serverStream
 	pending []byte
 }
 
-func (a *acceptedRaw) begin() runtime.Result { return runtime.OK }
+func (a *rawServerTalk) begin() runtime.Result { return runtime.OK }
 
-func (a *acceptedRaw) rx(buf []byte, _ runtime.Flags) runtime.Result {
+func (a *rawServerTalk) rx(buf []byte, _ runtime.Flags) runtime.Result {
 	a.pending = append(a.pending, buf...)
 	a.sendAfter(a.delay())
 	return a.quit(4)
 }
 
-func (a *acceptedRaw) tx(buf []byte) (int, runtime.Flags, runtime.Result) {
+func (a *rawServerTalk) tx(buf []byte) (int, runtime.Flags, runtime.Result) {
 	n := copy(buf, a.pending)
 	if a.pending = a.pending[n:]; len(a.pending) > 0 {
 		a.s.RequestTx()
@@ -211,13 +212,13 @@ func (a *acceptedRaw) tx(buf []byte) (int, runtime.Flags, runtime.Result) {
 }
 
 // metadata returns an item of the request.
-func (k *accepted) metadata(name string) string {
+func (k *serverStream) metadata(name string) string {
 	value, _ := k.s.Metadata(name)
 	return value
 }
 
 // program returns the program that makes the request.
-func (k *accepted) program() *program {
+func (k *serverStream) program() *program {
 	name := strings.TrimPrefix(k.metadata("path"), "/")
 	for _, p := range k.of.w.programs {
 		if p.name == name && p.host == k.of.h.name {
@@ -228,16 +229,16 @@ func (k *accepted) program() *program {
 	return nil
 }
 
-// An acceptedWS sends messages back.
-type acceptedWS struct {
-	*accepted
-	in     []byte // of the message that is being received
+// A wsServerTalk echoes messages.
+type wsServerTalk struct {
+	*serverStream
+	in     []byte // partial message
 	within bool
 	queue  [][]byte
-	sent   int // bytes of the first message
+	sent   int // bytes sent of the first message
 }
 
-func (a *acceptedWS) begin() runtime.Result {
+func (a *wsServerTalk) begin() runtime.Result {
 	p := a.program()
 	if p == nil {
 		return runtime.DestroyMe
@@ -246,7 +247,7 @@ func (a *acceptedWS) begin() runtime.Result {
 	return a.quit(3)
 }
 
-func (a *acceptedWS) rx(buf []byte, flags runtime.Flags) runtime.Result {
+func (a *wsServerTalk) rx(buf []byte, flags runtime.Flags) runtime.Result {
 	if (flags&runtime.FlagSOM != 0) == a.within {
 		a.find("flags %d within a message: %v", flags, a.within)
 	}
@@ -260,7 +261,7 @@ func (a *acceptedWS) rx(buf []byte, flags runtime.Flags) runtime.Result {
 	return a.quit(8)
 }
 
-func (a *acceptedWS) tx(buf []byte) (n int, flags runtime.Flags, r runtime.Result) {
+func (a *wsServerTalk) tx(buf []byte) (n int, flags runtime.Flags, r runtime.Result) {
 	if len(a.queue) == 0 {
 		return 0, 0, runtime.TxDontSend
 	}
@@ -278,18 +279,18 @@ func (a *acceptedWS) tx(buf []byte) (n int, flags runtime.Flags, r runtime.Resul
 	return n, flags, runtime.OK
 }
 
-// An acceptedHTTP answers requests.
-type acceptedHTTP struct {
-	*accepted
+// An httpServerTalk answers requests.
+type httpServerTalk struct {
+	*serverStream
 	p        *program
 	n, size  int // of the request
 	received int
 	sent     int
-	ends     int  // bytes of the answer, less than size if it is cut short
-	pieces   bool // the answer is sent in small pieces
+	ends     int  // size of the response, less than size if it is cut short
+	pieces   bool // send the response in small pieces
 }
 
-func (a *acceptedHTTP) begin() runtime.Result {
+func (a *httpServerTalk) begin() runtime.Result {
 	if a.p = a.program(); a.p == nil {
 		return runtime.DestroyMe
 	}
@@ -298,7 +299,7 @@ func (a *acceptedHTTP) begin() runtime.Result {
 	a.received, a.sent, a.ends = 0, 0, a.size
 	a.of.w.checkToken(a.p, strings.TrimPrefix(a.metadata("auth"), "Bearer "), a.n)
 	if a.metadata("method") == "GET" || a.size == 0 {
-		a.served()
+		a.countRequest()
 	}
 	a.s.SetMetadata("got", fmt.Sprintf("%s %d", a.p.name, a.n))
 	short, bad := false, -1
@@ -340,15 +341,15 @@ func (a *acceptedHTTP) begin() runtime.Result {
 	return runtime.OK
 }
 
-// served notes that the whole request has been received.
-func (a *acceptedHTTP) served() {
+// countRequest records that the whole request has been received.
+func (a *httpServerTalk) countRequest() {
 	t := a.p.talk.(*httpTalk)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.served[a.n]++
 }
 
-func (a *acceptedHTTP) rx(buf []byte, flags runtime.Flags) runtime.Result {
+func (a *httpServerTalk) rx(buf []byte, flags runtime.Flags) runtime.Result {
 	if a.p == nil {
 		return runtime.OK
 	}
@@ -364,11 +365,11 @@ func (a *acceptedHTTP) rx(buf []byte, flags runtime.Flags) runtime.Result {
 	if a.received != a.size {
 		a.find("the body of request %s %d has %d bytes, want %d", a.p.name, a.n, a.received, a.size)
 	}
-	a.served()
+	a.countRequest()
 	return a.quit(10)
 }
 
-func (a *acceptedHTTP) tx(buf []byte) (n int, flags runtime.Flags, r runtime.Result) {
+func (a *httpServerTalk) tx(buf []byte) (n int, flags runtime.Flags, r runtime.Result) {
 	if a.sent == 0 {
 		flags |= runtime.FlagSOM
 	}
