@@ -69,9 +69,8 @@ func CWithHeader(header, source io.Writer, include string, p *policy.Policy, o C
 	return err
 }
 
-// guard adds an include guard to a text. The value of its macro is the start of the
-// hash, so two policies with one prefix break the build instead of the second being
-// skipped.
+// guard adds an include guard to a text. The value of its macro is the start of the hash,
+// so that a second policy with the same prefix breaks the build instead of being skipped.
 func (c *cFile) guard(end, text string) string {
 	value := "0x0"
 	if len(c.o.SHA256) >= 8 {
@@ -239,7 +238,7 @@ func (c *cFile) collect(p *policy.Policy, entry string) {
 		}
 	}
 	metrics := c.metrics(p.Metrics)
-	next := "" // the streamtype before, which comes after in lws's list
+	next := "" // previous streamtype, which is the next in lws's list
 	last := len(p.StreamTypes) - 1
 	for i, st := range p.StreamTypes {
 		v := c.stream(st)

@@ -179,7 +179,7 @@ func TestCCompiles(t *testing.T) {
 	c.compile(t)
 }
 
-// TestCHolds checks that tables hold the policy, with testdata/dump.c, which is
+// TestCHolds checks that tables hold the policy. It uses testdata/dump.c, which is
 // independent of the writer.
 func TestCHolds(t *testing.T) {
 	c := newCTest(t)

@@ -11,14 +11,13 @@ import (
 // A cName is a macro whose value is the name of a definition.
 type cName struct{ macro, value string }
 
-// nameMacros returns macros for the names in a policy, so that a program with a
-// typo does not compile, and macros for counts and largest sizes. If two names map
-// to one macro, neither gets it: a new streamtype must not change the meaning of a
-// macro.
+// nameMacros returns macros for the names in a policy, so that a misspelled name does not
+// compile, and macros for counts and maximum sizes. If two names map to one macro, neither
+// gets it: a new streamtype must not change the meaning of a macro.
 func nameMacros(prefix string, p *policy.Policy) string {
 	var names []cName
 	seen := map[cName]bool{}
-	values := map[string]int{} // of each macro
+	values := map[string]int{} // number of distinct names of each macro
 	add := func(value, kind string, parts ...string) {
 		macro := guard(prefix, kind)
 		for _, part := range parts {
@@ -62,7 +61,7 @@ func nameMacros(prefix string, p *policy.Policy) string {
 			fmt.Fprintf(&b, "#define %s %s\n", n.macro, macroString(n.value))
 		} else if values[n.macro] > 1 {
 			fmt.Fprintf(&b, "/* two names could be %s */\n", n.macro)
-			values[n.macro] = 0 // once
+			values[n.macro] = 0 // define it once
 		}
 	}
 	b.WriteString("\n/* Counts, and the largest sizes in bytes; of names with their NUL. */\n")

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestCNames checks the macros of names, and that a program with a typo does not compile.
+// TestCNames checks the macros of names, and that a misspelled name does not compile.
 func TestCNames(t *testing.T) {
 	p, diags := compileText(`{
 		"certs":[{"x":"AAAA"}],

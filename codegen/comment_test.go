@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzCommentText checks that text in a comment cannot end it, nor make a trigraph,
-// and escaping it twice changes nothing more.
+// FuzzCommentText checks that text in a comment can neither end it nor form a trigraph, and
+// that escaping is idempotent.
 func FuzzCommentText(f *testing.F) {
 	for _, s := range []string{`*\`, `\*`, "/*/", "*/*", "???/", `*\\`, "a\nb", "\u2028"} {
 		f.Add(s)

@@ -71,7 +71,7 @@ func (c *compiler) report(rule string, at schema.Span, format string, args ...an
 // fill sets the fields of a struct from settings.
 func (c *compiler) fill(dst reflect.Value, p *plan, settings []*schema.Setting) {
 	last := append(c.last[:0], make([]*schema.Setting, len(p.fields))...)
-	c.last = nil // in use: resolving a reference may call fill
+	c.last = nil // resolving a reference may call fill recursively
 	for _, s := range settings {
 		if s.Key == nil || s.Key.Section == schema.Top && s.Key.Inert && s.Member.Value.Kind != schema.Number && !s.Key.Accepts(&s.Member.Value) {
 			continue // lws ignores such a key, whatever its value

@@ -175,8 +175,8 @@ func TestCompileErrors(t *testing.T) {
 	}
 }
 
-// TestCompileTakes checks values that Compile takes as lws does: any value of a key
-// that no version acts on, and 0 with a sign.
+// TestCompileTakes checks values that Compile accepts as lws does: any value of a key that
+// no version uses, and 0 with a sign.
 func TestCompileTakes(t *testing.T) {
 	for _, text := range []string{
 		`{"product":null,"release":["x"],"schema-version":"one","s":[]}`,
@@ -264,7 +264,7 @@ func policyOf(n int) string {
 // BenchmarkCompile reports as growth the time per streamtype relative to the smallest
 // policy: 1 is linear.
 func BenchmarkCompile(b *testing.B) {
-	perStream := map[string]float64{} // of the smallest policy
+	perStream := map[string]float64{} // per streamtype of the smallest policy
 	for _, n := range []int{500, 5000} {
 		view := schema.NewPolicy(schema.Parse("policy.json", []byte(policyOf(n))))
 		p, _ := Compile(view)

@@ -39,7 +39,7 @@ func TestCPool(t *testing.T) {
 	for i, v := range list {
 		got := strings.Split(strings.TrimSpace(run(t, program, fmt.Sprint(i))), "\n")
 		sort.Strings(got)
-		want := slices.DeleteFunc(dumpPolicy(v.Policy, DefaultTarget), func(l string) bool { return strings.HasPrefix(l, "via-socks5") }) // a macro
+		want := slices.DeleteFunc(dumpPolicy(v.Policy, DefaultTarget), func(l string) bool { return strings.HasPrefix(l, "via-socks5") }) // written as a macro
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: %s", v.Name, diff)
 		}
@@ -54,7 +54,7 @@ func TestCPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const stream = 156 // on 32 bit: the head, which each policy has
+	const stream = 156 // on 32 bit: the head of the list, which is not shared
 	if got := two[0].Structs - one[0].Structs; got != stream || one[0].DER != two[0].DER || one[0].Strings != two[0].Strings {
 		t.Errorf("the same policy again adds %d bytes of structs, %d of certificates, %d of strings; want %d, 0, 0", got, two[0].DER-one[0].DER, two[0].Strings-one[0].Strings, stream)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// identified returns what a program with its identity holds of a policy.
+// identified returns the part of a policy that a program with its identity holds.
 func identified(p *policy.Policy) *policy.Policy {
 	q := TablesOnly(p)
 	q.Product, q.Release, q.SchemaVersion = p.Product, p.Release, p.SchemaVersion
@@ -41,9 +41,9 @@ var linkers = map[string][]string{
 	"xtensa":        {"xtensa-lx106-elf-gcc", "-ffreestanding", "-nostdlib", "-Wl,-e,main"},
 }
 
-// TestReadELF checks that the tables in an ELF file mean the policy that they were
-// compiled from: for each kind of file and release line one policy, and for one kind
-// and line all.
+// TestReadELF checks that the tables in an ELF file mean the policy that they were compiled
+// from. For each kind of file and release line it reads one policy, and for one kind and
+// line all.
 func TestReadELF(t *testing.T) {
 	c := newCTest(t)
 	files := policyFiles(t)
@@ -183,7 +183,7 @@ func TestReadC(t *testing.T) {
 	}
 }
 
-// policy2c is what lws's policy2c writes, in its form and with its omissions.
+// policy2c is the output of lws's policy2c, in its form and with its omissions.
 const policy2c = `
 static const uint32_t _rbo_bo_0[] = { 1000, 2000, };
 static const lws_retry_bo_t _rbo_0 = { .retry_ms_table = _rbo_bo_0, .retry_ms_table_count = 2, .conceal_count = 2, };
@@ -242,8 +242,8 @@ func TestReadPolicy2c(t *testing.T) {
 	}
 }
 
-// FuzzReadELF checks that no file makes ReadELF panic, and what it reads has a
-// source text.
+// FuzzReadELF checks that no file makes ReadELF panic, and that each reading has a source
+// text.
 func FuzzReadELF(f *testing.F) {
 	dir := f.TempDir()
 	source, image := filepath.Join(dir, "seed.c"), filepath.Join(dir, "image")

@@ -30,14 +30,14 @@ func cut(file []byte, offset, size uint64) ([]byte, error) {
 	return file[offset : offset+size], nil
 }
 
-// maxName is the length to which symbol names are truncated. Those of a policy are
-// shorter.
+// maxName is the maximum length of symbol names; longer ones are truncated. Those of a
+// policy are shorter.
 const maxName = 4096
 
-// readSymbols returns the symbols in the section of a type, without the first,
-// which is always empty. The names share memory, unlike those of debug/elf, since
-// thousands of symbols may share one long name. For the same reason it does not
-// decompress sections.
+// readSymbols returns the symbols in the section of a type, without the first, which is
+// always empty. The names share memory, unlike those of debug/elf, since thousands of
+// symbols may share one long name. Compressed sections are not decompressed for the same
+// reason.
 func readSymbols(f *elf.File, file []byte, typ elf.SectionType) ([]elf.Symbol, error) {
 	s := f.SectionByType(typ)
 	if s == nil || s.FileSize == 0 {

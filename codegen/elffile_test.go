@@ -40,8 +40,8 @@ func hostileELF(t *testing.T, flags elf.SectionFlag) []byte {
 	return b.Bytes()
 }
 
-// TestHostileELF checks that reading a file takes memory in proportion to its size,
-// though names may share bytes and sections may be compressed.
+// TestHostileELF checks that the memory for reading a file is proportional to its size,
+// although names may overlap and sections may be compressed.
 func TestHostileELF(t *testing.T) {
 	for _, c := range []struct {
 		flags elf.SectionFlag
@@ -61,8 +61,8 @@ func TestHostileELF(t *testing.T) {
 	}
 }
 
-// TestHostileRelocation checks a relocation section that names a section beyond those of
-// 31 bits, which is negative as an int of 32 bits.
+// TestHostileRelocation checks a relocation section whose section number exceeds 31 bits,
+// which is negative as a 32-bit int.
 func TestHostileRelocation(t *testing.T) {
 	file := hostileELF(t, 0)
 	binary.LittleEndian.PutUint16(file[16:], uint16(elf.ET_REL))

@@ -198,7 +198,7 @@ type goFile struct {
 	stencils  *stencils
 	streams   []*bytes.Buffer // the streamtype literals of each policy
 	methods   bytes.Buffer    // appended to the file that jennifer renders
-	drawing   bool            // literal makes a stencil, with holes for its leaves
+	drawing   bool            // literal draws a stencil, with holes for its leaves
 	holes     int             // number of holes made
 	err       error           // first error of a stencil
 }
@@ -317,7 +317,7 @@ func (g *goFile) accessors(out *bytes.Buffer, st *policy.StreamType, typ, consta
 }
 
 // calls reports whether a program can open a stream of a streamtype for reading and
-// writing, and returns a description of Fetch, or "" if it cannot fetch.
+// writing. It returns the description of Fetch, or "" if the streamtype cannot fetch.
 func calls(st *policy.StreamType) (open bool, fetch string) {
 	switch {
 	case st.Server:

@@ -169,7 +169,7 @@ func (m *image) relocate(data []byte, addends bool, at uint64, symbols []elf.Sym
 				w.address += m.number(b)
 			}
 		}
-		if symbol > 0 { // symbol 0 is empty; the list omits it
+		if symbol > 0 { // symbol 0 is empty and not in the list
 			if symbol > uint64(len(symbols)) {
 				return errors.New("a relocation names a symbol that the ELF file lacks")
 			}

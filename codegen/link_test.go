@@ -174,8 +174,8 @@ func TestCGuard(t *testing.T) {
 	}
 }
 
-// TestCHead links a program that was compiled before the policy changed: it gets the
-// new head of the list.
+// TestCHead links a program with tables of a policy that has changed since it was compiled:
+// it gets the new head of the list.
 func TestCHead(t *testing.T) {
 	c := newCTest(t)
 	dir := filepath.Join(c.dir, "5.0")
@@ -233,7 +233,7 @@ func TestCDiff(t *testing.T) {
 	after := lines(`{"s":[{"new":{"protocol":"raw"}},{"a":{}},{"b":{}},{"c":{}},{"d":{}}]}`)
 	missing := 0
 	for _, l := range before {
-		if !slices.Contains(after, l) && !strings.HasPrefix(l, "#define SS_") { // counts change
+		if !slices.Contains(after, l) && !strings.HasPrefix(l, "#define SS_") { // macros of counts may change
 			t.Logf("%q", l)
 			missing++
 		}

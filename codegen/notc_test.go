@@ -6,9 +6,8 @@ import (
 	"testing"
 )
 
-// TestNotC checks that a file that is not C is identified, and tables are not
-// rejected. FuzzReadC and the tests of tables, which read all that the compilers
-// wrote, check the other direction.
+// TestNotC checks that files that are not C are identified, and that tables are not.
+// FuzzReadC and the tests that read the output of compilers check the other direction.
 func TestNotC(t *testing.T) {
 	for text, want := range map[string]string{
 		"\x7fELF\x02":                          "an ELF file",

@@ -74,7 +74,7 @@ func setInteger(c *compiler, dst reflect.Value, s *schema.Setting) {
 		}
 	default:
 		if s.Key.Name == "client_cert" {
-			n++ // like lws: 0 means none
+			n++ // as in lws, 0 means none
 		}
 		if negative || dst.OverflowUint(n) {
 			c.outOfRange(v, s)

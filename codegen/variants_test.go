@@ -25,8 +25,8 @@ func variantsOf() (*policy.Policy, []Variant) {
 	}
 }
 
-// TestCVariants compiles the tables of variants with the list of them, and a program
-// that prints the list.
+// TestCVariants compiles the tables of variants with their list, and a program that prints
+// the list.
 func TestCVariants(t *testing.T) {
 	_, variants := variantsOf()
 	c := newCTest(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
-// An Authority certifies the peers of faults. Its key is not protected, so only
-// tests may trust it.
+// An Authority certifies the peers of faults. Its key is unprotected, so only tests may
+// trust it.
 type Authority struct{ authority *testcert.Authority }
 
 // NewAuthority returns a new authority.
@@ -21,9 +21,9 @@ func NewAuthority() *Authority { return &Authority{testcert.New(authorityName)} 
 // maxAuthority is the maximum size of the file of an authority.
 const maxAuthority = 1 << 20
 
-// OpenAuthority returns the authority in a file, so that a fragment made once fits
-// peers that are started later. It creates the file if it does not exist; "" means
-// a file in the user's cache directory.
+// OpenAuthority returns the authority in a file, so that peers started later fit an
+// existing fragment. It creates the file if it does not exist; "" means a file in the
+// user's cache directory.
 func OpenAuthority(file string) (*Authority, error) {
 	if file == "" {
 		dir, err := os.UserCacheDir()

@@ -12,9 +12,9 @@ import (
 // brokerFaults describes how a broker differs from a healthy one. Nil functions
 // have no effect.
 type brokerFaults struct {
-	connack func() (code byte, send bool) // of a CONNECT
-	mute    map[byte]bool                 // types of packets that are not answered
-	drop    func() bool                   // closes a connection when the stream is connected
+	connack func() (code byte, send bool) // answer to a CONNECT
+	mute    map[byte]bool                 // types of packets that the broker does not answer
+	drop    func() bool                   // closes the connection when the stream is connected
 }
 
 // Types of packets (MQTT 3.1.1 section 2.2.1).
@@ -65,7 +65,7 @@ func (p *peer) broker(f *brokerFaults) func(net.Conn) {
 	if f == nil {
 		f = new(brokerFaults)
 	}
-	ready := byte(mqttConnect) // the packet whose acknowledgement connects the stream
+	ready := byte(mqttConnect) // packet whose acknowledgement connects the stream
 	if p.MQTT.Subscribe != "" {
 		ready = mqttSubscribe
 	}

@@ -176,7 +176,7 @@ func (s *subject) stalled(reached string) expectation {
 func (s *subject) hangup() time.Duration {
 	_, hangup := s.Validity()
 	if s.Protocol == policy.ProtocolH1 || s.Protocol == policy.ProtocolRaw {
-		hangup = 0 // nothing watches these
+		hangup = 0 // no validity checks
 	}
 	if s.Protocol == policy.ProtocolMQTT {
 		if k := s.MQTT.KeepAlive * 3 / 2; k > 0 && (hangup == 0 || k < hangup) {
@@ -234,7 +234,7 @@ type verdict int
 
 const (
 	wrong      verdict = iota
-	incomplete         // as expected so far; more events must follow
+	incomplete         // as expected; more events must follow
 	complete           // all expected events; no others may follow
 	enough             // as many attempts as a run observes; others follow
 )
@@ -266,7 +266,7 @@ func (m *matcher) next(attempt string, before uint16) (events []string, again bo
 		return []string{"ARF"}, false, tries
 	case !strings.HasSuffix(attempt, "DIS"), // it stays connected
 		m.isHTTP() && (strings.Contains(attempt, "ACK") || strings.Contains(attempt, "NAK")),
-		m.Opportunistic, strings.Contains(attempt, "TMO"): // the run gave it up
+		m.Opportunistic, strings.Contains(attempt, "TMO"): // the run ended the connection
 		return nil, false, 0
 	}
 	if m.lasts >= m.Retry.Steady() {

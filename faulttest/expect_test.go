@@ -7,7 +7,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestWant checks the sequences that follow from a policy.
+// TestWant checks the expected sequences of policies.
 func TestWant(t *testing.T) {
 	p := streamTypes()
 	for _, tt := range []struct {
@@ -49,8 +49,8 @@ func TestWant(t *testing.T) {
 	}
 }
 
-// TestObserved checks that the report of an endless series of failures ends with the
-// same event, however late the run notices that it has enough.
+// TestObserved checks that the report of an endless series of failures ends with the same
+// event, however late the run stops.
 func TestObserved(t *testing.T) {
 	st := *streamTypes().StreamType("h1")
 	st.Retry = &policy.Retry{Conceal: maxAttempts + 2}

@@ -31,7 +31,7 @@ type Fault struct {
 	// Nil means that it does.
 	Only func(*policy.StreamType) bool
 
-	// Cause is part of Stream.Err after the failure, in the words of this runtime;
+	// Cause is a substring of Stream.Err after the failure, in the wording of this runtime;
 	// "" means any.
 	Cause string
 
@@ -47,10 +47,10 @@ type Param struct {
 	Name    string
 	Help    string
 	Default string
-	Min     int      // of a number
-	Max     int      // of a number
+	Min     int      // minimum of a number
+	Max     int      // maximum of a number
 	Unit    string   // of a number: "ms", "bytes" or empty
-	Choices []string // of a word; nil for a number
+	Choices []string // values of a word; nil for a number
 }
 
 // Args maps parameters to values. Missing ones have their default.
@@ -94,7 +94,7 @@ func (f *Fault) check(args Args) (Args, error) {
 }
 
 func (a Args) int(name string) int {
-	n, _ := strconv.Atoi(a[name]) // Fault.check has checked it
+	n, _ := strconv.Atoi(a[name]) // checked by Fault.check
 	return n
 }
 

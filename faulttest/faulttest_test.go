@@ -24,7 +24,7 @@ func transports(hurry int) []transport.Transport {
 }
 
 // streamTypes returns streamtypes of all protocols, with and without TLS, that conceal one
-// failure; those of "once" are opportunistic.
+// failure. Those of "once" are opportunistic.
 func streamTypes() *policy.Policy {
 	roots := testcert.New("production")
 	retry := &policy.Retry{Name: "r", Backoff: []time.Duration{2 * time.Second}, Conceal: 1, ValidPing: 20 * time.Second, ValidHangup: 30 * time.Second}
@@ -64,8 +64,8 @@ func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 // testHurry makes the catalogue run in seconds.
 const testHurry = 6
 
-// TestCatalogue runs each fault against each streamtype that it fits, and then a healthy
-// peer in its place, with which the check must fail.
+// TestCatalogue runs each fault against each streamtype that it fits, and then against a
+// healthy peer, where the check must fail.
 func TestCatalogue(t *testing.T) {
 	p := streamTypes()
 	cells := Cells(p, nil, nil)
@@ -95,7 +95,7 @@ func TestCatalogue(t *testing.T) {
 	t.Logf("%d cells", len(cells))
 	check(func(_ Cell, r *Report) string { return r.Problem })
 	o.healthy = true
-	o.Timeout = 3 * time.Second // what is expected may never come
+	o.Timeout = 3 * time.Second // the expected sequence may not occur
 	check(func(c Cell, r *Report) string {
 		args, err := c.Fault.check(nil)
 		if err != nil {

@@ -47,13 +47,13 @@ func (t *Target) Fragment(p *policy.Policy) []byte {
 	return f.indent()
 }
 
-// store is the trust store of a fragment; lws requires its name to come first.
+// store is the trust store of a fragment; lws requires its name to be the first member.
 var store = json.RawMessage(fmt.Sprintf(`{"name": %q, "stack": [%q]}`, storeName, caName))
 
-// lwsFragment returns an overlay for lws's own overlay function, which can change
-// little: the address of the stream. For a peer without TLS it is a URL whose
-// scheme turns TLS off. A device keeps its trust stores, so every certificate of
-// the peer is from an unknown authority.
+// lwsFragment returns an overlay for lws's own overlay function, which can only change the
+// address of the stream. For a peer without TLS the address is a URL whose scheme turns TLS
+// off. A device keeps its trust stores, so every certificate of the peer is from an unknown
+// authority.
 func (t *Target) lwsFragment(p *policy.Policy, plain bool) ([]byte, error) {
 	st := p.StreamType(t.stream)
 	s := object{}

@@ -16,7 +16,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// corpus returns the policies of the fixtures, and of the corpus if there is one, that
+// corpus returns the policies of the fixtures, and those of the corpus if one is set, that
 // compile.
 func corpus(t *testing.T) map[string]*sspolicy.Policy {
 	files, _ := filepath.Glob("../fixtures/*.json")
@@ -36,8 +36,7 @@ func corpus(t *testing.T) map[string]*sspolicy.Policy {
 	return all
 }
 
-// TestFragment checks that a fragment makes of a policy what Apply makes of its compiled
-// form.
+// TestFragment checks that a fragment changes a policy as Apply changes its compiled form.
 func TestFragment(t *testing.T) {
 	authority := faulttest.NewAuthority()
 	n := 0
@@ -68,7 +67,8 @@ func TestFragment(t *testing.T) {
 				want := d.Policy
 				for _, want := range want.StreamTypes {
 					got := got.StreamType(want.Name)
-					// Apply spells out the settings that a streamtype inherits from the policy.
+					// Apply writes settings that a streamtype inherits from the policy to
+					// the streamtype.
 					if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(policy.StreamType{}, "SOCKS5Proxy"), cmpopts.EquateEmpty()); diff != "" {
 						t.Errorf("%s: %s of %s differs:\n%s", file, want.Name, f.Name, diff)
 					}

@@ -9,7 +9,7 @@ import (
 	"github.com/secure-streams/sspolicy/faulttest/link"
 )
 
-// startH3 starts an HTTP/3 server of that behavior.
+// startH3 starts an HTTP/3 server with the behavior.
 func (p *peer) startH3(t *Target, b *behavior) error {
 	address := p.options.listen()
 	if b.link != nil {

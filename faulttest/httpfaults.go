@@ -21,8 +21,8 @@ var (
 	onlyH2  = []policy.Protocol{policy.ProtocolH2}
 )
 
-// answers returns the function of a fault whose server answers requests itself.
-// answer receives the handler of the healthy server.
+// answers returns the function of a fault whose server answers requests itself. next is the
+// handler of the healthy server.
 func answers(answer func(p *peer, w http.ResponseWriter, r *http.Request, next http.Handler)) func(*peer) *behavior {
 	return func(p *peer) *behavior {
 		return &behavior{http: func(next http.Handler) http.HandlerFunc {
@@ -44,7 +44,7 @@ func answersH1(serve func(p *peer, c net.Conn)) func(*peer) *behavior {
 	}
 }
 
-// hasContent reports whether a good response of the stream has a body.
+// hasContent reports whether a successful response of the stream has a body.
 func hasContent(st *policy.StreamType) bool {
 	s := subject{StreamType: st}
 	return s.hasBody(s.status())
@@ -302,7 +302,7 @@ var httpFaults = []*Fault{
 
 // retryAfter returns a fault whose server asks the client to come back later.
 func retryAfter(name string, status int, summary, why string) *Fault {
-	// wait returns the time to wait in whole seconds, the unit of Retry-After.
+	// wait returns the delay in whole seconds, the unit of Retry-After.
 	wait := func(s *subject) int { return max(1, s.args.int("seconds")/s.hurry) }
 	return &Fault{
 		Name: name, Family: "http", H3: true, Summary: summary, Why: why, Proto: anyHTTP,

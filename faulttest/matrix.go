@@ -33,10 +33,10 @@ func Cells(p *policy.Policy, streams []string, faults []*Fault) (all []Cell) {
 	return all
 }
 
-// workers is the number of concurrent cells. Most of the time they wait.
+// workers is the number of concurrent cells, which mostly wait.
 const workers = 48
 
-// maxRepeats is the maximum number of cells that are run again.
+// maxRepeats is the maximum number of cells that are repeated.
 const maxRepeats = 20
 
 // Matrix runs cells in parallel. It calls done, from one goroutine at a time, with

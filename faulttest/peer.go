@@ -23,8 +23,8 @@ import (
 // A behavior describes how a peer differs from a healthy one. The zero value is
 // healthy.
 type behavior struct {
-	address string                              // connect here, where no process listens
-	gone    bool                                // no process listens at the address of the peer
+	address string                              // the stream dials this address, where no process listens
+	gone    bool                                // no process listens on the address of the peer
 	full    bool                                // connections are not accepted
 	link    func() link.Fault                   // of each connection
 	wire    func(net.Conn)                      // serves a connection, before TLS
@@ -46,7 +46,7 @@ type peer struct {
 	options *Options
 	ca      *testcert.Authority
 	name    string // host name of the policy, or "" if it is not constant
-	port    uint16 // of the policy, or a common one
+	port    uint16 // port of the policy, or a common one
 
 	ctx     context.Context // done when the peer is closed
 	cancel  context.CancelFunc
@@ -85,7 +85,7 @@ func (p *peer) logf(format string, args ...any) {
 	}
 }
 
-// onClose makes close call f.
+// onClose registers f to be called by close.
 func (p *peer) onClose(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,8 +141,8 @@ func (p *peer) sleep(d time.Duration) bool {
 // ends.
 func (p *peer) hold(c net.Conn) { io.Copy(io.Discard, c) }
 
-// reserve returns an address on which no process listens, and none can until the peer
-// is closed: that of the client of a connection.
+// reserve returns an address on which no process listens, and none can until the peer is
+// closed: the client address of a connection.
 func (p *peer) reserve() (net.Addr, error) {
 	local, err := net.ResolveTCPAddr("tcp", p.options.listen())
 	if err != nil {
@@ -157,7 +157,7 @@ func (p *peer) reserve() (net.Addr, error) {
 		return nil, err
 	}
 	p.onClose(func() {
-		c.(*net.TCPConn).SetLinger(0) // so that the port can be reused at once
+		c.(*net.TCPConn).SetLinger(0) // makes the port reusable immediately
 		c.Close()
 	})
 	return c.LocalAddr(), nil

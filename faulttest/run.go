@@ -28,9 +28,9 @@ type Options struct {
 	// the policy are divided by hurry.
 	Transports func(hurry int) []transport.Transport
 
-	// Hurry divides the times of the policy, the program and the fault, but does
-	// not reduce timeouts below Shortest, which a busy machine would miss. 0 means
-	// 1, and a second.
+	// Hurry divides the times of the policy, the program and the fault, but does not reduce
+	// timeouts below Shortest, since a loaded machine would miss shorter ones. The defaults
+	// are 1 and a second.
 	Hurry    int
 	Shortest time.Duration
 
@@ -160,8 +160,8 @@ func start(p *policy.Policy, stream string, f *Fault, o *Options) (*peer, *Targe
 	return pr, target, nil
 }
 
-// Patient is Options.Shortest of a run whose outcome must not depend on the load of
-// the machine.
+// Patient is a value of Options.Shortest for runs whose result must not depend on the load
+// of the machine.
 const Patient = 5 * time.Second
 
 // shorten divides a timeout by Hurry.
@@ -169,7 +169,7 @@ func (o *Options) shorten(d time.Duration) time.Duration {
 	return max(d/time.Duration(o.hurry()), min(d, cmp.Or(o.Shortest, time.Second)))
 }
 
-// hurried returns a streamtype whose times are divided by Hurry.
+// hurried returns a streamtype with its times divided by Hurry.
 func (o *Options) hurried(st *policy.StreamType) *policy.StreamType {
 	if o.hurry() == 1 {
 		return st
@@ -219,13 +219,13 @@ type run struct {
 	start   time.Time
 	chain   []*policy.StreamType
 	ca      *testcert.Authority
-	changed chan struct{} // receives after an event
+	changed chan struct{} // signals an event
 
 	mu       sync.Mutex
 	events   []Event
-	sent     int  // messages, in this connection
-	settling bool // timeouts belong to settle
-	timeouts int  // of settle
+	sent     int  // messages sent in this connection
+	settling bool // timeouts are those of settle
+	timeouts int  // timeouts of settle
 }
 
 // message is the message that streams send.
@@ -287,7 +287,7 @@ func (r *run) wait(ctx context.Context, s *runtime.Stream, limit time.Duration) 
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	var settled <-chan time.Time
-	step := 0 // of settling
+	step := 0 // step of settling
 	for {
 		v, _ := r.match(names(r.snapshot()))
 		switch {
@@ -338,8 +338,8 @@ func (r *run) snapshot() []Event {
 	return slices.Clone(r.events)
 }
 
-// observed returns the events up to the last attempt that a run observes. Others may
-// follow before the run notices that it has enough.
+// observed returns the events up to the last attempt that a run observes. Others may follow
+// before the run stops.
 func (r *run) observed(events []Event) []Event {
 	for i := range events {
 		if v, _ := r.match(names(events[:i+1])); v == enough {
@@ -469,7 +469,7 @@ func (r *run) problem(events []Event, f *Fault, strikes int) string {
 		}
 	}
 	if last == "" {
-		return "" // connections before which nothing is checked, or that are kept
+		return "" // connections that are made before the first check, or reused
 	}
 	return fmt.Sprintf("the cause is %q: expected %q", last, f.Cause)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// production returns a policy with a host and roots of its own.
+// production returns a policy with a host and trust store.
 func production() *policy.Policy {
 	return &policy.Policy{StreamTypes: []*policy.StreamType{{
 		Name: "get_weather", Endpoint: "api.example.com", Port: 443, TLS: true, TrustStore: testcert.New("production").Store(),
@@ -22,7 +22,7 @@ func production() *policy.Policy {
 	}}}
 }
 
-// TestStart drives a program against a fault, as a test of the program does.
+// TestStart runs a program against a fault, as a test of the program does.
 func TestStart(t *testing.T) {
 	p := production()
 	for _, tt := range []struct {
@@ -85,7 +85,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestArgs checks what users can get wrong.
+// TestArgs checks errors of users.
 func TestArgs(t *testing.T) {
 	p := production()
 	for _, tt := range []struct {

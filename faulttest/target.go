@@ -12,17 +12,16 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A Target redirects a stream to a misbehaving peer, by a changed policy or by a
-// fragment for one.
+// A Target redirects a stream to a misbehaving peer, by a changed policy or by a fragment.
 type Target struct {
 	stream string
-	host   string // or "" to keep that of the policy
+	host   string // host, or "" to keep that of the policy
 	port   uint16
 	roots  *testcert.Authority
 	proxy  string // host and port of a SOCKS5 proxy
 
-	// DialContext replaces the dialing of the program, for faults that no policy
-	// can cause: those of a resolver. It is nil for all others.
+	// DialContext replaces the dialing of the program for faults that no policy can cause:
+	// those of a resolver. It is nil for all others.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 }
 

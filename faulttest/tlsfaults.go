@@ -141,7 +141,7 @@ var (
 			cert := p.ca.Issue(func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = testcert.Split(p.names()) }, key)
 			return &behavior{tls: func(c *tls.Config) {
 				c.Certificates = nil
-				c.MaxVersion = tls.VersionTLS12 // 1.3 has no signature that fits into 512 bits
+				c.MaxVersion = tls.VersionTLS12 // TLS 1.3 has no signature that fits into 512 bits
 				cert.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.PKCS1WithSHA256}
 				c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 					p.strike("the server has a key of 512 bits")
@@ -206,7 +206,7 @@ var (
 		misbehave: func(p *peer) *behavior {
 			return &behavior{tls: func(c *tls.Config) {
 				c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, testcert.New("another authority").Pool()
-				c.MaxVersion = tls.VersionTLS12 // with 1.3 the refusal comes after the handshake
+				c.MaxVersion = tls.VersionTLS12 // in TLS 1.3, the rejection comes after the handshake
 				p.onHello(c, "the server demands a client certificate")
 			}}
 		},

@@ -13,8 +13,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestUpstream puts a fault in front of servers that are not simulated, which have
-// certificates of the policy's own authority.
+// TestUpstream puts a fault in front of real servers, which have certificates of the
+// policy's own authority.
 func TestUpstream(t *testing.T) {
 	own := testcert.New("own")
 	retry := &policy.Retry{Backoff: []time.Duration{10 * time.Millisecond}, Conceal: 1}

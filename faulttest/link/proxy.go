@@ -59,7 +59,7 @@ func (p *Proxy) Close() {
 	p.wg.Wait()
 }
 
-// track makes Close close a connection.
+// track makes Close close a connection, until untrack is called.
 func (p *Proxy) track(c net.Conn) (untrack func()) {
 	p.mu.Lock()
 	p.conns[c] = struct{}{}
@@ -75,7 +75,7 @@ func (p *Proxy) track(c net.Conn) (untrack func()) {
 	}
 }
 
-// sleep waits, and reports whether the proxy is still open.
+// sleep waits for d, and reports whether the proxy is still open.
 func (p *Proxy) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -162,7 +162,7 @@ func (c *carriage) destroy() {
 	}
 }
 
-// pass copies one direction until either side ends or the connection breaks.
+// pass copies one direction until either end closes or the connection breaks.
 func (c *carriage) pass(to, from *net.TCPConn, reply bool) {
 	breaks := c.fault.Kind != None && c.fault.Reply == reply
 	after := c.fault.After

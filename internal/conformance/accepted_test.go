@@ -26,7 +26,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A ledger holds the lines that a server has received.
+// A ledger records the lines that a server has received.
 type ledger struct {
 	mu    sync.Mutex
 	lines []string
@@ -139,7 +139,7 @@ func ledgerTypes(addrs map[string]netip.AddrPort, own *testcert.Authority) (type
 }
 
 // TestAcceptedArrives checks that a server receives what Write has accepted, however soon
-// Close follows: with one Conn for all messages, and with one for each.
+// Close follows, with one Conn for all messages and with one for each.
 func TestAcceptedArrives(t *testing.T) {
 	own := testcert.New("own")
 	var got ledger

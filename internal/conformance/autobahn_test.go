@@ -18,13 +18,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// binaryCases are the cases of the Autobahn test suite that send binary messages: the
-// policy sets the type of what is sent back.
+// binaryCases matches the cases of the Autobahn test suite that send binary messages. The
+// policy sets the type of the echo.
 var binaryCases = regexp.MustCompile(`^(1\.2|9\.[2468]|12\.[235])\.`)
 
-// TestAutobahn runs the cases of the Autobahn test suite whose fuzzing server is at the
-// URL in AUTOBAHN, such as ws://127.0.0.1:9001. The suite needs Python 2, so the test has
-// a build tag; TestFrames of package ws has the same groups of cases.
+// TestAutobahn runs the Autobahn test suite against its fuzzing server at the URL in
+// AUTOBAHN, such as ws://127.0.0.1:9001. The suite needs Python 2, so the test has a build
+// tag. TestFrames of package ws covers the same groups of cases.
 func TestAutobahn(t *testing.T) {
 	u, err := url.Parse(os.Getenv("AUTOBAHN"))
 	if err != nil {
@@ -79,7 +79,7 @@ func TestAutobahn(t *testing.T) {
 	c.Fetch(t.Context(), "text", runtime.WithMetadata("path", "updateReports"))
 }
 
-// runCase sends back what a case sends, piece by piece.
+// runCase echoes the pieces that a case sends.
 func runCase(t *testing.T, c *runtime.Context, streamtype string, n int) {
 	type piece struct {
 		data  []byte

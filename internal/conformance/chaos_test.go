@@ -30,12 +30,12 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestChaos checks, for the time in CHAOS (5s), that a server has every message that the
-// runtime has accepted: that Fetch returned no error for, or Flush or Close. Meanwhile
-// connections break, policies are replaced, and contexts shut down.
+// TestChaos checks, for the time in CHAOS (5s), that servers receive every message that the
+// runtime has accepted, as reported by Fetch, Flush or Close. Meanwhile connections break,
+// policies are replaced, and contexts shut down.
 //
-// Connections of ws and raw do not break, since a network stack may lose what it has taken
-// from the runtime.
+// Connections of ws and raw do not break, since a network stack may lose data that it has
+// accepted from the runtime.
 func TestChaos(t *testing.T) {
 	duration := 5 * time.Second
 	if v := os.Getenv("CHAOS"); v != "" {
@@ -115,7 +115,7 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// A chaos is a run of TestChaos.
+// A chaos is one run of TestChaos.
 type chaos struct {
 	t     *testing.T
 	types []*policy.StreamType
@@ -130,7 +130,7 @@ type chaos struct {
 	accepted map[string]map[string]bool // by streamtype
 }
 
-// publisher makes a streamtype publish on "chaos", or receive what a filter matches.
+// publisher makes a streamtype publish on "chaos", or subscribe to filter.
 func publisher(qos byte, filter string) change {
 	return func(st *policy.StreamType) {
 		st.Protocol, st.HTTP = policy.ProtocolMQTT, nil
@@ -158,7 +158,7 @@ func (x *chaos) newContext() *runtime.Context {
 	}))
 }
 
-// policy returns a policy that defines some of the streamtypes differently from the others.
+// policy returns a policy in which some streamtypes have different definitions.
 func (x *chaos) policy() *policy.Policy {
 	p := &policy.Policy{}
 	for _, st := range x.types {
@@ -202,7 +202,7 @@ func (x *chaos) line(name string) string {
 	return fmt.Sprintf("%s-%d", name, x.count)
 }
 
-// accept notes which messages have been accepted.
+// accept records that the first n lines have been accepted.
 func (x *chaos) accept(name string, lines []string, n int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -258,7 +258,7 @@ func (x *chaos) send(name string) {
 	x.accept(name, lines, n)
 }
 
-// missing returns the accepted messages that no server has.
+// missing returns the accepted messages that no server has received.
 func (x *chaos) missing() (lines []string) {
 	got := x.got.sorted()
 	for _, of := range x.accepted {

@@ -33,8 +33,8 @@ type exchange struct {
 	name    string
 	server  func(t *testing.T) (addr string)
 	changes []change
-	step    int // between the offsets of resets
-	shut    int // between the offsets of shuts
+	step    int // distance between the offsets of resets
+	shut    int // distance between the offsets of FINs
 }
 
 // responseHead is what serveH1 sends before the body.
@@ -75,15 +75,15 @@ func serveH2(config *tls.Config) func(*testing.T) string {
 }
 
 // shortHandshake returns the TLS configuration of a server whose handshakes are short and
-// almost of one length.
+// vary little in length.
 func shortHandshake(t *testing.T, a *testcert.Authority, protos ...string) *tls.Config {
 	t.Setenv("GODEBUG", "tlsmlkem=0")
 	return &tls.Config{NextProtos: protos, Certificates: []tls.Certificate{
 		a.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")}}
 }
 
-// endings are the documented sequences of an exchange, ordered by how much of the response
-// arrives.
+// endings are the documented sequences of an exchange, ordered by the amount of the
+// response that arrives.
 var endings = []string{
 	"CRE POL CNG UNR ARF",
 	"CRE POL CNG CON DIS",
@@ -92,8 +92,8 @@ var endings = []string{
 }
 
 // TestFaultAtEveryOffset breaks a connection after each byte of the request and of the
-// response. The stream must end as documented, leave nothing of the connection, and be
-// usable for another attempt.
+// response. The stream must end as documented, release the connection, and be usable for
+// another attempt.
 func TestFaultAtEveryOffset(t *testing.T) {
 	own := testcert.New("own")
 	for _, x := range []exchange{
@@ -121,7 +121,7 @@ func TestFaultAtEveryOffset(t *testing.T) {
 	}
 }
 
-// everyOffset tries the fault at each offset, until it comes too late to matter.
+// everyOffset tries the fault at each offset until it has no effect.
 func (x *exchange) everyOffset(t *testing.T, f link.Fault, step int) {
 	server := x.server(t)
 	const workers = 4
@@ -133,7 +133,7 @@ func (x *exchange) everyOffset(t *testing.T, f link.Fault, step int) {
 		wg.Go(func() {
 			for {
 				k := int(next.Add(int64(step))) - step
-				// After the end of a response the fault does not matter.
+				// After the end of a response the fault has no effect.
 				if f.Reply && good.Load() > 8 || k > 20_000 || !f.Reply && k > 2_000 {
 					return
 				}
@@ -146,7 +146,7 @@ func (x *exchange) everyOffset(t *testing.T, f link.Fault, step int) {
 				if !struck {
 					good.Add(1)
 					if !f.Reply {
-						return // the request is not that long
+						return // the request is shorter
 					}
 				}
 			}
@@ -161,8 +161,8 @@ func (x *exchange) everyOffset(t *testing.T, f link.Fault, step int) {
 	var counts [4]int
 	var first [4]int
 	latest := 0
-	// The same byte of two exchanges may be at different offsets: TLS signatures differ by
-	// up to 3 bytes, and over h2 frames without a stream (SETTINGS and its ACK,
+	// The same byte of two exchanges may have different offsets: TLS signatures differ by
+	// up to 3 bytes, and over h2 connection-level frames (SETTINGS and its ACK,
 	// WINDOW_UPDATE, PING) come before or after the response.
 	vary := map[string]int{"h1": 0, "h1+TLS": 8, "h2": 64}[x.name]
 	for _, k := range offsets {
@@ -202,8 +202,8 @@ func (x *exchange) everyOffset(t *testing.T, f link.Fault, step int) {
 	}
 }
 
-// at runs the exchange through a proxy with a fault, and then without. It returns the
-// events of the first, and whether the fault had an effect.
+// at runs the exchange through a proxy with a fault, and then without one. It returns the
+// events of the first exchange, and whether the fault had an effect.
 func (x *exchange) at(t *testing.T, server string, f link.Fault) (seen string, struck bool) {
 	var clean atomic.Bool
 	p := newProxy(server, func() link.Fault {
@@ -231,7 +231,7 @@ func (x *exchange) at(t *testing.T, server string, f link.Fault) (seen string, s
 	clean.Store(true)
 	s.Connect()
 	if !tr.awaitEnds(2) || tr.String() != seen+" CNG CON rx rx(EOM) ACK DIS" {
-		// A connection that h2 keeps still has its fault.
+		// A connection that h2 reuses still has its fault.
 		if got := strings.TrimPrefix(tr.String(), seen); struck || x.name != "h2" ||
 			!slices.Contains(endings, "CRE POL"+got) {
 			t.Errorf("%s fault after %d bytes: then, without a fault: %s (%v)", x.name, f.After, got, s.Err())
@@ -240,8 +240,8 @@ func (x *exchange) at(t *testing.T, server string, f link.Fault) (seen string, s
 	return seen, struck
 }
 
-// TestBlackHole makes a connection fall silent: before it is accepted, after that, and in
-// each part of an exchange.
+// TestBlackHole silences a connection: before it is accepted, after that, and in each part
+// of an exchange.
 func TestBlackHole(t *testing.T) {
 	checkLeaks(t)
 	own := testcert.New("own")
@@ -265,7 +265,7 @@ func TestBlackHole(t *testing.T) {
 				c := newContext(t, runtime.Options{ConnectTimeout: 80 * time.Millisecond},
 					streamType(p.Addr(), append(x.changes, conceal(1))...))
 				tr := newTrace(teststream.Actions{
-					// After CONNECTED only the program has a limit.
+					// After CONNECTED, only the program sets a limit.
 					"CON": func(s *runtime.Stream) runtime.Result { s.StartTimeout(20 * time.Millisecond); return runtime.OK },
 					"TMO": teststream.Disconnect,
 				})
@@ -318,7 +318,7 @@ func fullListener(t *testing.T) netip.AddrPort {
 	return addr
 }
 
-// An endingConn is a connection that signals the end of reading.
+// An endingConn signals the end of reading.
 type endingConn struct {
 	net.Conn
 	end func()
@@ -332,16 +332,16 @@ func (c *endingConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// TestIdleConnectionReset resets a kept connection before the next request, which must
-// not fail.
+// TestIdleConnectionReset resets an idle connection before the next request, which must not
+// fail.
 func TestIdleConnectionReset(t *testing.T) {
 	checkLeaks(t)
 	own := testcert.New("own")
 	for _, proto := range []string{"h1", "h1+TLS", "h2"} {
 		t.Run(proto, func(t *testing.T) {
 			var mu sync.Mutex
-			var conns []*net.TCPConn              // of the server
-			ended := map[string]<-chan struct{}{} // by the address of the client
+			var conns []*net.TCPConn              // connections of the server
+			ended := map[string]<-chan struct{}{} // by client address
 			srv := &http.Server{
 				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }),
 				ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -384,7 +384,7 @@ func TestIdleConnectionReset(t *testing.T) {
 				mu.Lock()
 				var ends []<-chan struct{}
 				for _, c := range conns {
-					if end := ended[c.RemoteAddr().String()]; end != nil { // else it is still being dialed
+					if end := ended[c.RemoteAddr().String()]; end != nil { // otherwise it is still being dialed
 						ends = append(ends, end)
 					}
 					c.SetLinger(0)
@@ -392,14 +392,14 @@ func TestIdleConnectionReset(t *testing.T) {
 				}
 				conns = nil
 				mu.Unlock()
-				if i%2 == 0 { // else the client may not know yet
+				if i%2 == 0 { // otherwise the client may not know about the reset
 					for _, end := range ends {
 						<-end
 					}
 				}
 			}
-			// Over h2 an attempt fails if the client learns of the reset only after it
-			// has sent the request: the server may have received it.
+			// Over h2, an attempt fails if the client learns of the reset only after it has
+			// sent the request, which the server may have received.
 			got := tr.String()
 			if proto == "h2" {
 				got = strings.ReplaceAll(got, " POL CNG UNR", "")
@@ -412,7 +412,7 @@ func TestIdleConnectionReset(t *testing.T) {
 	}
 }
 
-// TestResolver lets the resolver fail to resolve the name of the server.
+// TestResolver has a resolver that cannot resolve the name of the server.
 func TestResolver(t *testing.T) {
 	checkLeaks(t)
 	const nameError, serverFailure, silence = 3, 2, -1

@@ -35,8 +35,8 @@ func h3Of(st *policy.StreamType) { st.Protocol = policy.ProtocolH3 }
 // An h3Conn is the key of the connection in the context of a request.
 type h3Conn struct{}
 
-// serveH3 runs a server for h3 until the end of the test. It cuts a body short after a
-// value from received.
+// serveH3 runs an h3 server until the end of the test. It cuts a body short after a value
+// from received.
 func serveH3(t *testing.T, config *tls.Config, received <-chan struct{}) netip.AddrPort {
 	return serveH3On(t, teststream.Must(net.ListenPacket("udp", "127.0.0.1:0")), config, received)
 }
@@ -138,7 +138,7 @@ func TestH3(t *testing.T) {
 					t.Errorf("the cause is %v", s.Err())
 				}
 				select {
-				case <-received: // not for the next request
+				case <-received: // skip values for the next request
 				default:
 				}
 			}
@@ -146,9 +146,9 @@ func TestH3(t *testing.T) {
 	}
 }
 
-// TestH3Silence lets the network fall silent after each datagram of either direction. The
-// stream must end as documented, by the limit of an attempt or by svalidhup, and work
-// again when the network does.
+// TestH3Silence silences the network after each datagram of either direction. The stream
+// must end as documented, by the limit of an attempt or by svalidhup, and work again when
+// the network does.
 func TestH3Silence(t *testing.T) {
 	t.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	own := testcert.New("own")
@@ -164,8 +164,8 @@ func TestH3Silence(t *testing.T) {
 	}
 }
 
-// silence returns what becomes of a request when the network is silent after a number of
-// datagrams from the client, or of the server if reply is set.
+// silence returns the sequence of a request when the network is silent after a number of
+// datagrams from the client, or from the server if reply is set.
 func silence(t *testing.T, own *testcert.Authority, after int, reply bool) string {
 	var left atomic.Int64
 	var clean atomic.Bool

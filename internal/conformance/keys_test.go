@@ -36,11 +36,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A keyRow shows the effect of a key over HTTP: it compares what the server sees and what
-// the stream receives with and without the key.
+// A keyRow shows the effect of a key over HTTP: it compares what the server and the stream
+// observe with and without the key.
 type keyRow struct {
 	key  string // section and name
-	by   string // of "h1 h2"; "" means both
+	by   string // protocols, of "h1 h2"; "" means both
 	both string // JSON members of the streamtype, with and without the key
 	with string // more of them with the key
 	top  string // JSON members of the policy, with and without the key
@@ -49,11 +49,11 @@ type keyRow struct {
 	set   map[string]string // metadata
 	times int               // number of transactions; 0 means 1
 
-	saw  string // seen only with the key; "" means that there is no difference
-	lost string // seen only without the key
+	saw  string // observed only with the key; "" means that there is no difference
+	lost string // observed only without the key
 }
 
-// elsewhere has the tests of keys that do not concern an HTTP transaction.
+// elsewhere maps keys that do not concern an HTTP transaction to their tests.
 var elsewhere = map[string]string{
 	"retry.svalidping":    "runtime/http, TestValidity",
 	"retry.svalidhup":     "runtime/http, TestValidity",
@@ -152,8 +152,8 @@ const awsMetadata = `"metadata":[{"m":""},{"n":""},{"date":"x-amz-date:"},{"sum"
 
 var awsValues = map[string]string{"m": "eu-x", "n": "svc", "date": "20150830T123600Z", "sum": "UNSIGNED-PAYLOAD"}
 
-// TestKeys runs each row over each protocol, and checks that there is one for each key
-// that concerns HTTP.
+// TestKeys runs each row over each protocol, and checks that each key that concerns HTTP
+// has a row.
 func TestKeys(t *testing.T) {
 	rows := map[string]bool{}
 	for _, r := range keyRows {
@@ -205,7 +205,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// A keyWorld is the servers of the rows.
+// A keyWorld runs the servers of the rows.
 type keyWorld struct {
 	own, other, clients                     *testcert.Authority
 	plain, second, secure, h2c, h2c2, socks netip.AddrPort
@@ -214,7 +214,7 @@ type keyWorld struct {
 	seen []string
 }
 
-// see records what a server or hook has seen.
+// see records an observation of a server or hook.
 func (w *keyWorld) see(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -304,7 +304,7 @@ func (w *keyWorld) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	io.WriteString(rw, "answer")
 }
 
-// run runs the stream of a row, and returns what was seen.
+// run runs the stream of a row, and returns the observations.
 func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	t.Helper()
 	w.mu.Lock()
@@ -359,7 +359,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	tr := newTrace(nil)
 	h := tr.handlers()
 	note := h.State
-	end := func() { // of a transaction
+	end := func() { // end of a transaction
 		if left--; left <= 0 {
 			over()
 		}
@@ -441,7 +441,7 @@ func (w *keyWorld) run(t *testing.T, r keyRow, by string, with bool) string {
 	return out
 }
 
-// policy returns the text of a row's policy.
+// policy returns the text of the policy of a row.
 func (w *keyWorld) policy(t *testing.T, r keyRow, by string, with bool, places *strings.Replacer) []byte {
 	t.Helper()
 	object := func(texts ...string) map[string]json.RawMessage {
@@ -478,7 +478,7 @@ func (w *keyWorld) policy(t *testing.T, r keyRow, by string, with bool, places *
 	return b.Bytes()
 }
 
-// order returns the place of a section in a policy.
+// order returns the position of a section in a policy.
 func order(section string) int {
 	return slices.Index([]string{"retry", "certs", "trust_stores", "auth"}, section)
 }

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package conformance tests the runtime as a whole: against nginx, haproxy and
-// mosquitto, under network faults, and over time.
+// Package conformance tests the whole runtime: against nginx, haproxy and mosquitto, under
+// network faults, and in long runs.
 package conformance
 
 import (
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(leaktest.Run(m))
 }
 
-// goroutines returns the number of goroutines, without the calling one and those of
-// package testing, and their stacks.
+// goroutines returns the number and stacks of the goroutines, except the calling one and
+// those of package testing.
 func goroutines() (n int, stacks string) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -71,7 +71,7 @@ func descriptors() map[string]string {
 	return open
 }
 
-// A mark is the goroutines and files at one moment, for comparison.
+// A mark holds the goroutines and files at one time.
 type mark struct {
 	goroutines  int
 	descriptors map[string]string
@@ -82,8 +82,8 @@ func setMark() mark {
 	return mark{n, descriptors()}
 }
 
-// leaked describes what there is now and was not at the mark, or returns "". It waits up
-// to 10 s for what is about to end without a signal.
+// leaked describes the goroutines and files added since the mark, or returns "". It waits
+// up to 10 s for those that are about to end without a signal.
 func (m mark) leaked() string {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		n, stacks := goroutines()
@@ -102,8 +102,8 @@ func (m mark) leaked() string {
 	}
 }
 
-// checkLeaks checks at the end of the test, after all other cleanups, that it leaves no
-// goroutine and no open file.
+// checkLeaks checks at the end of the test, after all other cleanups, that the test has
+// left no goroutine and no open file.
 func checkLeaks(t *testing.T) {
 	m := setMark()
 	t.Cleanup(func() {
@@ -114,11 +114,11 @@ func checkLeaks(t *testing.T) {
 }
 
 // A trace records the calls of a stream's handlers. Successive pieces of a message are one
-// "rx", its end is "rx(EOM)".
+// "rx"; its end is "rx(EOM)".
 type trace struct {
 	teststream.Trace
-	text   string // sent once in each connection
-	sent   int    // bytes of it in this connection
+	text   string // sent once per connection
+	sent   int    // bytes sent in this connection
 	noteTx bool   // record "tx"
 }
 
@@ -172,10 +172,11 @@ func (tr *trace) tx(s *runtime.Stream, _ uint32, buf []byte) (n int, flags runti
 // ends returns the number of recorded ends of connections and of series of retries.
 func (tr *trace) ends() int { return tr.Count("DIS") + tr.Count("ARF") }
 
-// awaitEnds waits until there are n ends, and reports whether that happened.
+// awaitEnds waits for n ends, and reports whether they occurred.
 func (tr *trace) awaitEnds(n int) bool { return tr.Await(func() bool { return tr.ends() >= n }) }
 
-// newContext returns a context for streamtypes, without jitter, that must not log.
+// newContext returns a context for streamtypes, without jitter. Any log message fails the
+// test.
 func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *runtime.Context {
 	t.Helper()
 	o.Transports = []transport.Transport{h3.New(), mqtt.New(), raw.New(raw.TLS), sshttp.New(), ws.New()}
@@ -185,7 +186,7 @@ func newContext(t testing.TB, o runtime.Options, types ...*policy.StreamType) *r
 // A change changes a streamtype.
 type change = func(*policy.StreamType)
 
-// newStream returns a stream of "s", and ends the test if there is none.
+// newStream returns a stream of "s", or ends the test.
 func newStream(t testing.TB, c *runtime.Context, h runtime.Handlers) *runtime.Stream {
 	t.Helper()
 	s, err := c.NewStream("s", h)
@@ -204,7 +205,7 @@ func streamType(addr netip.AddrPort, changes ...change) *policy.StreamType {
 	return st
 }
 
-// secure turns TLS on, with a trust store.
+// secure turns on TLS with a trust store.
 func secure(store *policy.TrustStore) change {
 	return func(st *policy.StreamType) { st.TLS, st.TrustStore = true, store }
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// startMosquitto runs a broker until the end of the test, with a port that refuses every
+// startMosquitto runs a broker until the end of the test, with a port that rejects every
 // client. more is added to its configuration.
 func startMosquitto(t *testing.T, own *testcert.Authority, more string) (plain, tls, closed netip.AddrPort) {
 	t.Helper()
@@ -44,7 +44,7 @@ allow_anonymous false
 	return plain, tls, closed
 }
 
-// mqttType makes a streamtype an mqtt one that receives its own messages.
+// mqttType makes a streamtype subscribe to its own messages over mqtt.
 func mqttType(qos byte) change {
 	return func(st *policy.StreamType) {
 		st.Protocol, st.HTTP = policy.ProtocolMQTT, nil

@@ -45,7 +45,7 @@ func serverTransports() []transport.Transport {
 	return []transport.Transport{sshttp.New(sshttp.Server), ws.New(ws.Server), raw.New(raw.TLS, raw.Server)}
 }
 
-// serve makes a listener of a protocol.
+// serve creates a listener of a protocol.
 func serve(t *testing.T, own *testcert.Authority, p policy.Protocol, changes ...change) *echoListener {
 	t.Helper()
 	n := &echoListener{trust: own.Store()}
@@ -69,7 +69,7 @@ func serve(t *testing.T, own *testcert.Authority, p policy.Protocol, changes ...
 	return n
 }
 
-// overTLS gives a server TLS.
+// overTLS turns on the TLS of a server.
 func overTLS(st *policy.StreamType) { st.TLS = true }
 
 // accept returns the handlers of a client.
@@ -95,8 +95,8 @@ func (n *echoListener) accept(*runtime.Stream) runtime.Handlers {
 	return h
 }
 
-// answering returns the handlers of a client: they answer "hello" to a request without a
-// body, and send back bodies, messages and bytes.
+// answering returns the handlers of a client. They answer "hello" to a request without a
+// body, and echo bodies, messages and bytes.
 func answering(p policy.Protocol) runtime.Handlers {
 	var in, out []byte
 	message := !p.IsHTTP()
@@ -129,7 +129,7 @@ func answering(p policy.Protocol) runtime.Handlers {
 			var flags runtime.Flags
 			if p != policy.ProtocolRaw {
 				if len(buf) < len(out) {
-					return 0, 0, runtime.DestroyMe // the messages of the tests are short
+					return 0, 0, runtime.DestroyMe // the messages of the tests fit
 				}
 				flags = runtime.FlagSOM | runtime.FlagEOM
 			}
@@ -142,8 +142,8 @@ func answering(p policy.Protocol) runtime.Handlers {
 	}
 }
 
-// states returns the states of all clients once they have ended: each sequence with its
-// number, if that is not 1.
+// states returns the states of all clients after their end: each sequence with its count,
+// unless that is 1.
 func (n *echoListener) states(t *testing.T) string {
 	t.Helper()
 	n.mu.Lock()
@@ -164,18 +164,18 @@ func (n *echoListener) states(t *testing.T) string {
 	return strings.Join(all, "; ")
 }
 
-// A peer is a row of the table: a client of another project, or one of our streams, and
-// what becomes of it.
+// A peer is a row of the table: a client of another project, or a stream, and its expected
+// result.
 type peer struct {
 	name   string
 	proto  policy.Protocol
 	change []change
-	args   []string // of a program; {ADDR} and so on are replaced
+	args   []string // arguments of a program; {ADDR} and so on are replaced
 	stdin  string
-	stop   string                                          // output after which the program is ended
-	call   func(*testing.T, *echoListener) (string, error) // in place of a program
+	stop   string                                          // output after which the program is stopped
+	call   func(*testing.T, *echoListener) (string, error) // called instead of a program
 
-	want   string // in the output
+	want   string // substring of the output
 	states string
 }
 
@@ -187,7 +187,7 @@ const (
 	twoOverWS  = "CRE CNG UPG CON rx(EOM) rx(EOM) DIS DES"
 )
 
-// pythonWS sends a text and a binary message, and prints what comes back.
+// pythonWS sends a text and a binary message, and prints the echoes.
 const pythonWS = `
 import asyncio, ssl, sys, websockets
 async def main(uri, ca):
@@ -256,7 +256,7 @@ func openssl(args ...string) []string {
 	return append([]string{"openssl", "s_client", "-connect", "{ADDR}", "-CAfile", "{CA}"}, args...)
 }
 
-// TestServerPeers lets clients of other projects, and our own, use servers of each
+// TestServerPeers checks that clients of other projects and streams can use servers of each
 // protocol.
 func TestServerPeers(t *testing.T) {
 	own := testcert.New("own")
@@ -371,7 +371,7 @@ func fetch(t *testing.T, n *echoListener) (string, error) {
 	return string(answer.Body), nil
 }
 
-// converse sends two messages and reads what comes back.
+// converse sends two messages and reads the echoes.
 func converse(t *testing.T, n *echoListener) (string, error) {
 	conn, err := n.client(t).Open(t.Context(), "s")
 	if err != nil {

@@ -40,10 +40,10 @@ type row struct {
 	st   change
 
 	tx      string        // body of the request
-	chunked bool          // without its length
+	chunked bool          // without Content-Length
 	times   int           // number of transactions; 0 means 1
-	limit   time.Duration // of an attempt
-	least   time.Duration // that it takes
+	limit   time.Duration // time limit of an attempt
+	least   time.Duration // minimum duration
 
 	want   string // sequence
 	h2     string // sequence over h2; "" means the same
@@ -104,7 +104,7 @@ func TestPrograms(t *testing.T) {
 		{name: "silent-drop before TLS", only: "haproxy", at: "silent-drop", by: "h1+TLS h2", limit: 200 * time.Millisecond, want: unreachable},
 		{name: "cut body", url: "/cut", want: cutShort, body: "hello", cause: isCut},
 		{name: "cut body, chunked", url: "/cut-chunked", only: "nginx", want: cutShort, body: "hello", cause: isCut},
-		// Over h2 haproxy 2.6 ends such a body as if it were complete.
+		// Over h2, haproxy 2.6 ends a truncated body as if it were complete.
 		{name: "cut body, chunked", url: "/cut-chunked", only: "haproxy", by: "h1 h1+TLS", want: cutShort, body: "hello", cause: isCut},
 		{name: "body that the server gives up", url: "/stall", want: cutShort, body: "hello", cause: isCut},
 
@@ -144,7 +144,8 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// checkOldTLS checks that the server with TLS 1.1 works with a client that allows it.
+// checkOldTLS checks that the server with TLS 1.1 works with a client that allows that
+// version.
 func checkOldTLS(t *testing.T, s *site) {
 	c, err := tls.Dial("tcp", s.addrs["TLS 1.1"].String(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10})
 	if err != nil {
@@ -240,7 +241,7 @@ func (r row) run(t *testing.T, site *site, by string, own *testcert.Authority) {
 	}
 }
 
-// again returns a sequence that is repeated n times.
+// again returns a sequence repeated n times.
 func again(seq string, n int) string {
 	return seq + strings.Repeat(strings.TrimPrefix(seq, "CRE"), n-1)
 }
@@ -273,7 +274,7 @@ func newPorts(t *testing.T, tr *trace, _ *runtime.Stream) {
 	}
 }
 
-// framing checks which length the server saw.
+// framing checks the body length that the server saw.
 func framing(want string) func(*testing.T, *trace, *runtime.Stream) {
 	return func(t *testing.T, _ *trace, s *runtime.Stream) {
 		if got, err := s.Metadata("framing"); got != want {
@@ -365,7 +366,7 @@ func sharedH2(t *testing.T, site *site, own *testcert.Authority) {
 		ports[tr.Body()]++
 		mu.Unlock()
 	}
-	fetch() // makes the connection
+	fetch() // opens the connection
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(fetch)
@@ -386,10 +387,11 @@ func isRedirect(err error) bool { _, ok := errors.AsType[*sshttp.RedirectError](
 
 func isTLS(err error) bool { _, ok := errors.AsType[*tls.CertificateVerificationError](err); return ok }
 
-// isAlert reports that the server or crypto/tls found no common version.
+// isAlert reports whether the server or crypto/tls found no common version.
 func isAlert(err error) bool { return err != nil && strings.Contains(err.Error(), "version") }
 
-// isCut reports that over h1 the body ended early, or over h2 the server reset the stream.
+// isCut reports whether the body ended early over h1, or the server reset the stream over
+// h2.
 func isCut(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || err != nil && strings.Contains(err.Error(), "stream error")
 }

@@ -26,7 +26,7 @@ import (
 
 func rawOf(st *policy.StreamType) { st.Protocol, st.HTTP = policy.ProtocolRaw, nil }
 
-// withTLS adds TLS to a listener if there is a configuration.
+// withTLS adds TLS to a listener if config is not nil.
 func withTLS(ln net.Listener, config *tls.Config) net.Listener {
 	if config == nil {
 		return ln
@@ -34,10 +34,10 @@ func withTLS(ln net.Listener, config *tls.Config) net.Listener {
 	return tls.NewListener(ln, config)
 }
 
-// TestRawFaultAtEveryOffset breaks a connection after each byte (each fifth byte where TLS
-// is shut) of "hello", which the stream sends, and of the answer "HELLO" and its end. What
-// the stream receives is the beginning of the answer. Only an end that the peer sent is an
-// orderly one, which over TLS requires close_notify.
+// TestRawFaultAtEveryOffset breaks a connection after each byte of "hello", which the
+// stream sends, and of the answer "HELLO" and its end. FINs over TLS use each fifth byte.
+// The stream must receive a prefix of the answer. Only an end sent by the peer is orderly,
+// and over TLS only after close_notify.
 func TestRawFaultAtEveryOffset(t *testing.T) {
 	own := testcert.New("own")
 	for _, x := range []struct {
@@ -176,7 +176,7 @@ listen refused
 	},
 }
 
-// TestRawProxy sends a request to an HTTP server through haproxy, byte by byte. The server
+// TestRawProxy sends a request byte by byte through haproxy to an HTTP server, which
 // answers and closes.
 func TestRawProxy(t *testing.T) {
 	checkLeaks(t)
@@ -215,7 +215,7 @@ func TestRawProxy(t *testing.T) {
 				want = "CRE CNG UNR ARF"
 			}
 			tr.awaitEnds(1)
-			// The reset may come before the connection is made.
+			// The reset may precede the end of the connection attempt.
 			if got := tr.String(); got != want && got != "CRE CNG UNR ARF" {
 				t.Errorf("got %s (%v)", got, s.Err())
 			}
@@ -223,8 +223,8 @@ func TestRawProxy(t *testing.T) {
 	})
 }
 
-// TestRawSlowReader reads little of what a server sends. The rest must stay with the
-// server, not in memory.
+// TestRawSlowReader reads little of what a server sends. The rest must stay on the server,
+// not in memory.
 func TestRawSlowReader(t *testing.T) {
 	checkLeaks(t)
 	own := testcert.New("own")

@@ -33,11 +33,11 @@ type program struct {
 	env    func(fds int) []string       // environment that names the inherited sockets
 }
 
-// A site is the pages that a program serves, at several addresses.
+// A site is the pages of a program, at several addresses.
 type site struct {
 	dir     string          // of its files
 	backend string          // address of the server behind it
-	stalled <-chan struct{} // see stallListener; of the server behind it
+	stalled <-chan struct{} // signals of stallListener for the backend
 	names   []string
 	addrs   map[string]netip.AddrPort
 }
@@ -57,7 +57,7 @@ var nginx = program{
 	args: func(config string) []string {
 		return []string{"-p", filepath.Dir(config), "-c", config, "-e", "stderr"}
 	},
-	// A new nginx takes over from an old one this way.
+	// This is how a new nginx takes over from an old one.
 	env: func(fds int) []string {
 		v := "NGINX="
 		for i := range fds {
@@ -229,8 +229,8 @@ func (s *site) pem(name string) string {
 	return filepath.Join(s.dir, "good.pem")
 }
 
-// start runs the program until the end of the test. It inherits listening sockets, so
-// that no port has to be guessed.
+// start runs the program until the end of the test. The program inherits listening sockets,
+// so that the test does not guess free ports.
 func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 	t.Helper()
 	exe, err := exec.LookPath(p.name)
@@ -280,7 +280,7 @@ func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		_ = syscall.SetNonblock(int(f.Fd()), true) // os/exec has made it block
+		_ = syscall.SetNonblock(int(f.Fd()), true) // os/exec has made it blocking
 		f.Close()
 	}
 	ended := make(chan struct{})
@@ -303,8 +303,8 @@ func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 			}
 		}
 	})
-	// The connection waits until the server accepts it. A server that rejects its
-	// configuration ends, and resets it.
+	// The connection is queued until the server accepts it. A server that rejects its
+	// configuration exits, which resets the connection.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	req := teststream.Must(http.NewRequestWithContext(ctx, "GET", "http://"+s.addrs["plain"].String()+"/hello", nil))
@@ -323,8 +323,8 @@ var large = bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
 // stallTime is how long a write blocks before it counts as stalled.
 const stallTime = 200 * time.Millisecond
 
-// A stallListener accepts connections that signal when a write has been blocked for
-// stallTime, and again after each further stallTime.
+// A stallListener accepts connections that signal a write that has been blocked for
+// stallTime, repeatedly after each stallTime.
 type stallListener struct {
 	net.Listener
 	stalled chan struct{}
@@ -362,11 +362,11 @@ func (c stallConn) Write(b []byte) (n int, err error) {
 	}
 }
 
-// awaitStall waits until a write is stalled from now on.
+// awaitStall waits until a write stalls after the call.
 func awaitStall(t *testing.T, stalled <-chan struct{}) {
 	t.Helper()
 	select {
-	case <-stalled: // may be from before
+	case <-stalled: // may be old
 	default:
 	}
 	select {
@@ -376,7 +376,8 @@ func awaitStall(t *testing.T, stalled <-chan struct{}) {
 	}
 }
 
-// startBackend runs the server behind a program, for pages that a program cannot serve.
+// startBackend runs the server behind a program, for responses that a program cannot
+// produce.
 func startBackend(t *testing.T) (addr string, stalled <-chan struct{}) {
 	end := make(chan struct{})
 	hijack := func(w http.ResponseWriter, text string, then func()) {
@@ -392,7 +393,7 @@ func startBackend(t *testing.T) (addr string, stalled <-chan struct{}) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
-		framing := r.Header.Get("X-Client-Framing") // nginx replaces that of a body it has read
+		framing := r.Header.Get("X-Client-Framing") // nginx replaces the framing of a body that it has read
 		switch {
 		case framing != "":
 		case r.ContentLength >= 0:

@@ -27,10 +27,10 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestSoakServers has random clients of all kinds use servers of all protocols for the
+// TestSoakServers runs random clients of all kinds against servers of all protocols for the
 // time in SOAK (5s), while certificates are renewed, policies replaced and listeners
-// drained or destroyed. A client may fail then; what it receives must be right. At the end
-// nothing may be left. SOAKSEED is as for TestSoak.
+// drained or destroyed. Clients may fail meanwhile, but must not receive wrong data. At the
+// end nothing may be left. SOAKSEED is as for TestSoak.
 func TestSoakServers(t *testing.T) {
 	duration, seed := soakOptions(t, 5*time.Second)
 	mark := setMark()
@@ -46,7 +46,7 @@ func TestSoakServers(t *testing.T) {
 	}
 }
 
-// A serverSoak is a run of TestSoakServers.
+// A serverSoak is one run of TestSoakServers.
 type serverSoak struct {
 	t     *testing.T
 	own   *testcert.Authority
@@ -55,10 +55,10 @@ type serverSoak struct {
 	ports map[string]*atomic.Pointer[runtime.Stream] // listeners by streamtype
 
 	requests, sockets, raw, rude, failed  atomic.Int64
-	renewed, policies, drained, destroyed int // of the goroutine of run
+	renewed, policies, drained, destroyed int // used by the goroutine of run
 }
 
-// policy returns the policy. generation is part of one streamtype, which so changes.
+// policy returns the policy. generation changes the streamtype named changed.
 func (k *serverSoak) policy(changed string, generation int) *policy.Policy {
 	p := &policy.Policy{}
 	for _, st := range []*policy.StreamType{
@@ -89,7 +89,7 @@ func (k *serverSoak) renew() {
 	k.renewed++
 }
 
-// listen makes the listener of a streamtype.
+// listen creates the listener of a streamtype.
 func (k *serverSoak) listen(st *policy.StreamType) {
 	s, err := k.c.NewStream(st.Name, runtime.Handlers{}, runtime.WithClients(func(*runtime.Stream) runtime.Handlers { return answering(st.Protocol) }),
 		runtime.WithLimits(runtime.Limits{IdleTimeout: time.Second, HeaderTimeout: time.Second}))
@@ -136,7 +136,7 @@ func (k *serverSoak) run(rnd *rand.Rand, end time.Time) {
 				k.t.Error(err)
 			}
 			k.policies++
-			for i := range p.StreamTypes { // that of before, too
+			for i := range p.StreamTypes { // including the changed one
 				if s := k.ports[p.StreamTypes[i].Name].Load(); s.Err() != nil {
 					k.listen(p.StreamTypes[i])
 				}
@@ -157,7 +157,7 @@ func (k *serverSoak) run(rnd *rand.Rand, end time.Time) {
 	teststream.Shutdown(k.t, k.c)
 }
 
-// client makes a client of a listener, which does one thing.
+// client runs a client of a listener, which does one thing.
 func (k *serverSoak) client(rnd *rand.Rand, name string) {
 	s := k.ports[name].Load()
 	st, addr := s.StreamType(), s.Addr().String()
@@ -192,7 +192,7 @@ func (k *serverSoak) client(rnd *rand.Rand, name string) {
 	}
 }
 
-// beRude connects and sends nonsense, or nothing, and may leave without waiting.
+// beRude connects and sends garbage or nothing. It may disconnect immediately.
 func (k *serverSoak) beRude(rnd *rand.Rand, addr string) {
 	k.rude.Add(1)
 	c, err := net.DialTimeout("tcp", addr, time.Second)

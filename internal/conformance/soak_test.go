@@ -40,11 +40,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestSoak runs many streams of random policies, with random events and network faults,
-// for the time in SOAK (20s). At the end of each round everything is closed, and nothing
-// may be left.
+// TestSoak runs many streams of random policies, with random events and network faults, for
+// the time in SOAK (20s). At the end of each round everything is closed, and nothing may be
+// left.
 //
-// SOAKSEED repeats the choices of an earlier run, as far as timing allows.
+// SOAKSEED repeats the choices of an earlier run, as far as timing permits.
 func TestSoak(t *testing.T) {
 	duration, seed := soakOptions(t, 20*time.Second)
 	var n tally
@@ -86,8 +86,8 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// soakOptions returns how long a soak takes, which is in SOAK, and the seed of its choices,
-// in SOAKSEED.
+// soakOptions returns the duration of a soak, from SOAK, and the seed of its choices, from
+// SOAKSEED.
 func soakOptions(t *testing.T, duration time.Duration) (time.Duration, uint64) {
 	if v := os.Getenv("SOAK"); v != "" {
 		duration = teststream.Must(time.ParseDuration(v))
@@ -119,9 +119,9 @@ type soak struct {
 	rand       *rand.Rand
 	own, other *testcert.Authority
 
-	brokers [2]string // without and with TLS
+	brokers [2]string // plain and with TLS
 	proxies []*link.Proxy
-	udp     *link.UDPProxy // h3
+	udp     *link.UDPProxy // of h3
 	// serving is read-locked by each handler: http.Server.Close does not wait for handlers
 	// of h2, and one may even start after it.
 	serving sync.RWMutex
@@ -146,10 +146,10 @@ const (
 func (k carrier) secure() bool { return k != overH1 && k != overRaw && k != overMQTT }
 
 const (
-	soakLimit = 700 * time.Millisecond // of an attempt
+	soakLimit = 700 * time.Millisecond // limit of an attempt
 	soakStall = 300 * time.Millisecond // the longest black hole
-	// soakBound is how long a busy stream may have no event: the sum of all waits, and time
-	// for a machine with other work.
+	// soakBound is the longest time without an event of a busy stream: the sum of all
+	// waits, and a margin for a loaded machine.
 	soakBound = 10 * time.Second
 )
 
@@ -240,7 +240,7 @@ func (r *soak) serve() (stop func()) {
 	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	srv := &http3.Server{Handler: handler, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: certificates}),
 		Logger: slog.New(slog.DiscardHandler),
-		// A connection whose datagrams are lost ends when both sides have been idle.
+		// A connection whose datagrams are lost ends by the idle timeout of both ends.
 		QUICConfig: &quic.Config{MaxIdleTimeout: soakBound / 4}}
 	done := make(chan struct{})
 	go func() {
@@ -354,7 +354,7 @@ func (r *soak) policy(rnd *rand.Rand) *policy.Policy {
 			st.MQTT = &m
 		}
 		if rnd.IntN(12) == 0 {
-			st.Port = 1 // refused
+			st.Port = 1 // connection refused
 		}
 		st.Metadata = []policy.Metadata{{Name: "size"}, {Name: "x", Header: "x-anything:"}, {Name: "date", Header: "date:"}, {Name: "id"}}
 		p.StreamTypes = append(p.StreamTypes, st)
@@ -383,9 +383,9 @@ func (r *soak) policy(rnd *rand.Rand) *policy.Policy {
 
 // context runs streams of a random policy in a context of its own.
 func (r *soak) context(rnd *rand.Rand, end time.Time) {
-	var open atomic.Int64 // connections
+	var open atomic.Int64 // open connections
 	creds := new(credentials.Memory)
-	if rnd.IntN(3) == 0 { // so few that the broker has to close one connection for another
+	if rnd.IntN(3) == 0 { // so few that the broker must close one connection to accept another
 		creds.SetBlob(policy.BlobMQTTClientID, 0, fmt.Sprint("soak", rnd.IntN(3)))
 	}
 	c, err := runtime.NewContext(r.policy(rnd), runtime.Options{
@@ -406,7 +406,7 @@ func (r *soak) context(rnd *rand.Rand, end time.Time) {
 		return
 	}
 	if d := min(time.Until(end), time.Duration(rnd.IntN(3000))*time.Millisecond); rnd.IntN(4) == 0 && d > 0 {
-		// The context closes while its streams are busy.
+		// The context is closed while its streams are busy.
 		timer := time.AfterFunc(d, func() { c.Close() })
 		defer timer.Stop()
 	}
@@ -448,9 +448,9 @@ type player struct {
 	r       *soak
 	st      *policy.StreamType
 	url     string
-	many    bool // a connection carries any number of messages, or bytes
+	many    bool // a connection carries any number of messages or bytes
 	size    int
-	calm    atomic.Bool // the stream may come to an end undisturbed
+	calm    atomic.Bool // end the stream without further disturbance
 	inside  atomic.Int32
 	changed chan struct{} // receives a value after an event
 	over    chan struct{} // closed at DES
@@ -458,22 +458,23 @@ type player struct {
 	mu        sync.Mutex
 	rand      *rand.Rand
 	events    []string
-	latest    time.Time      // of an event
-	state     runtime.State  // latest except TMO
-	result    runtime.Result // of the callback of state
+	latest    time.Time      // time of the latest event
+	state     runtime.State  // latest state except TMO
+	result    runtime.Result // result of the callback of state
 	polled    bool           // the latest CNG came after POL
 	connected bool
 	verdict   bool // ACK or NAK since CON
 	eom       bool // rx(EOM) since CON
 	within    bool // a message has started and not ended
 	others    bool // messages of other streams arrive too
-	body      int  // bytes received of the message
+	body      int  // bytes received of the current message
 	ended     bool
-	sent      int // bytes sent of the message
+	sent      int // bytes sent of the current message
 }
 
-// after has the states that may follow each state: the table of lws for clients.
-var after = map[string]string{
+// transitions has the states that may follow each state, as in the table of lws for
+// clients.
+var transitions = map[string]string{
 	"": "CRE", "CRE": "CNG TMO POL DES", "DIS": "CNG TMO POL DES UNR", "UNR": "ARF TMO POL CNG DES",
 	"CON": "ACK NAK DIS TMO DES", "CNG": "UNR CON TMO POL ARF CNG DES", "DES": "", "POL": "CNG TMO DES POL",
 	"ARF": "CNG POL TMO DES", "ACK": "DIS TMO", "NAK": "DIS TMO", "TMO": "CNG CON ACK NAK POL TMO DIS UNR DES",
@@ -483,7 +484,8 @@ func (p *player) failLocked(format string, args ...any) {
 	p.r.t.Errorf("%s (%v, %q): %s\nafter %s", p.st.Name, p.st.Protocol, p.url, fmt.Sprintf(format, args...), strings.Join(p.events, " "))
 }
 
-// enter checks that callbacks do not overlap. The callback calls the result at its end.
+// enter checks that callbacks do not overlap. The callback must call the result when it
+// ends.
 func (p *player) enter() func() {
 	if p.inside.Add(1) != 1 {
 		p.mu.Lock()
@@ -516,7 +518,7 @@ func (p *player) onState(s *runtime.Stream, state runtime.State, _ uint32) runti
 			last, _, _ = strings.Cut(p.events[i], "=")
 		}
 	}
-	allowed := strings.Fields(after[last])
+	allowed := strings.Fields(transitions[last])
 	if p.many && (last == "ACK" || last == "NAK") {
 		allowed = append(allowed, "ACK", "NAK")
 	}
@@ -621,7 +623,7 @@ func (p *player) onRx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtim
 	return p.rxResultLocked(s)
 }
 
-// pieceLocked checks a piece of the echo of messages. Over raw they are a stream of bytes.
+// pieceLocked checks a piece of an echo. Over raw, messages form a stream of bytes.
 func (p *player) pieceLocked(buf []byte, flags runtime.Flags) {
 	if !p.connected || p.ended {
 		p.failLocked("rx without a connection")
@@ -721,7 +723,7 @@ func (p *player) onTx(s *runtime.Stream, _ uint32, buf []byte) (int, runtime.Fla
 	return n, flags, runtime.OK
 }
 
-// trickLocked makes a random call that a program may make at any time.
+// trickLocked makes a random call that is valid at any time.
 func (p *player) trickLocked(s *runtime.Stream) {
 	switch p.rand.IntN(10) {
 	case 0:
@@ -769,7 +771,7 @@ func (p *player) idle() bool {
 	return false
 }
 
-// stream runs a stream. It reports false when the context is closed.
+// stream runs a stream. It returns false when the context is closed.
 func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool {
 	types := c.Policy().StreamTypes
 	p := &player{r: r, st: types[w.IntN(len(types))], rand: rand.New(rand.NewPCG(w.Uint64(), 2)), latest: time.Now(), changed: make(chan struct{}, 1), over: make(chan struct{})}
@@ -834,10 +836,10 @@ func (r *soak) stream(c *runtime.Context, w *rand.Rand, deadline time.Time) bool
 	if w.IntN(3) > 0 {
 		p.calm.Store(true)
 		p.mu.Lock()
-		// A loss that is not opportunistic is repeated.
+		// A stream that is not opportunistic keeps reconnecting.
 		again := !p.st.Opportunistic && (strings.HasPrefix(p.url, "/cut") || p.url == "/ws/close" || p.url == "/ws/drop")
 		p.mu.Unlock()
-		limit := time.Now().Add(2 * soakBound) // of what has no end
+		limit := time.Now().Add(2 * soakBound) // for what never ends by itself
 		if !wait("busy", func() bool { return p.idle() || again && time.Now().After(deadline) || time.Now().After(limit) }) {
 			return false
 		}

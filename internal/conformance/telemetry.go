@@ -9,17 +9,17 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
-// A Telemetry sends measurements over mqtt, and over HTTP those that the broker
-// does not acknowledge. It is an example of a program that loses nothing, and is
-// not safe for concurrent use.
+// A Telemetry sends measurements over mqtt, and those that the broker does not acknowledge
+// over HTTP. It shows how a program can avoid losing data. It is not safe for concurrent
+// use.
 type Telemetry struct {
 	Context    *runtime.Context // with streamtypes "mqtt" (QoS 1 or 2, opportunistic) and "report"
 	AckTimeout time.Duration    // limits the wait for the broker
 	conn       *runtime.Conn    // nil before the first Send, and after a failure
 }
 
-// Send returns nil if all measurements have arrived. Otherwise it returns how many
-// of the first ones have; the caller keeps the rest for later.
+// Send returns nil if all measurements have arrived. Otherwise arrived is the number of
+// leading measurements that have, and the caller must keep the others.
 func (t *Telemetry) Send(ctx context.Context, measurements ...[]byte) (arrived int, err error) {
 	arrived, failure := t.publish(ctx, measurements)
 	if failure == nil {
@@ -34,7 +34,7 @@ func (t *Telemetry) Send(ctx context.Context, measurements ...[]byte) (arrived i
 	return arrived, nil
 }
 
-// publish returns how many of the first measurements the broker has acknowledged.
+// publish returns the number of leading measurements that the broker has acknowledged.
 func (t *Telemetry) publish(ctx context.Context, measurements [][]byte) (acknowledged int, err error) {
 	if t.conn == nil {
 		if t.conn, err = t.Context.Open(context.WithoutCancel(ctx), "mqtt"); err != nil {
@@ -56,7 +56,7 @@ func (t *Telemetry) publish(ctx context.Context, measurements [][]byte) (acknowl
 		acknowledged = missing.Acknowledged
 	}
 	t.conn.Close()
-	t.conn = nil // the next Send connects again
+	t.conn = nil // the next Send reconnects
 	return acknowledged, err
 }
 

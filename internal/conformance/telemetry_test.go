@@ -16,8 +16,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestTelemetry checks that a program loses nothing when its broker comes and goes: it
-// refuses connections, breaks them, or falls silent.
+// TestTelemetry checks that a program loses nothing when its broker rejects connections,
+// breaks them, or falls silent.
 func TestTelemetry(t *testing.T) {
 	checkLeaks(t)
 	own := testcert.New("own")

@@ -82,7 +82,7 @@ func TestWS(t *testing.T) {
 		st            change
 		tls           bool
 		tx            string
-		want          string // the beginning of the sequence
+		want          string // beginning of the sequence
 		cause         func(error) bool
 	}{
 		{name: "echo", url: "/ws/echo", tx: "hello", want: "CRE POL CNG CON rx(whole) DIS"},
@@ -164,7 +164,7 @@ func TestWS(t *testing.T) {
 }
 
 // TestWSSlowReader reads little of what a server sends through nginx and haproxy. The rest
-// must stay on the other side, not in memory.
+// must stay on the server or proxy, not in memory.
 func TestWSSlowReader(t *testing.T) {
 	checkLeaks(t)
 	own := testcert.New("own")
@@ -209,8 +209,8 @@ func TestWSSlowReader(t *testing.T) {
 	}
 }
 
-// serveShout runs a server until the end of the test that answers a message with one in
-// upper case, and closes.
+// serveShout runs a server until the end of the test. It answers a message in upper case,
+// and closes.
 func serveShout(t *testing.T, config *tls.Config) (addr string) {
 	ln := testserver.Listen(t)
 	testserver.HTTP(t, withTLS(ln, config), &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -227,8 +227,8 @@ func serveShout(t *testing.T, config *tls.Config) (addr string) {
 	return ln.Addr().String()
 }
 
-// wsEndings are the documented sequences of an exchange with serveShout, ordered by how
-// much of it arrives.
+// wsEndings are the documented sequences of an exchange with serveShout, ordered by the
+// amount that arrives.
 var wsEndings = []string{
 	"CRE POL CNG UNR ARF",
 	"CRE POL CNG CON DIS",
@@ -237,17 +237,17 @@ var wsEndings = []string{
 	"CRE POL CNG CON rx rx(EOM) DIS, closed",
 }
 
-// TestWSFaultAtEveryOffset breaks a connection after each byte (each fifth byte where TLS
-// is shut) of either direction: handshake, a message, the answer, and the close. The stream
-// receives the beginning of the answer. The answer is complete, and the end orderly, only
-// if the peer sent that.
+// TestWSFaultAtEveryOffset breaks a connection after each byte of either direction:
+// handshake, message, answer, and close. FINs over TLS use each fifth byte. The stream must
+// receive a prefix of the answer. The answer is complete, and the end orderly, only if the
+// peer has sent them.
 func TestWSFaultAtEveryOffset(t *testing.T) {
 	own := testcert.New("own")
 	for _, x := range []struct {
 		name    string
 		config  *tls.Config
 		changes []change
-		vary    int // by which TLS signatures differ in length
+		vary    int // variation of the length of TLS signatures
 	}{
 		{"h1", nil, nil, 0},
 		{"h1+TLS", shortHandshake(t, own), []change{secure(own.Store())}, 8},
@@ -262,7 +262,7 @@ func TestWSFaultAtEveryOffset(t *testing.T) {
 				}
 				var next, closed atomic.Int64
 				var mu sync.Mutex
-				seen := map[int]int{} // ending, by offset
+				seen := map[int]int{} // ending by offset
 				var wg sync.WaitGroup
 				for range 4 {
 					wg.Go(func() {
@@ -307,8 +307,8 @@ func TestWSFaultAtEveryOffset(t *testing.T) {
 	}
 }
 
-// wsAt runs an exchange with a fault, and then one without. It returns how the first
-// ended: an index of wsEndings.
+// wsAt runs an exchange with a fault, and then one without. It returns the index in
+// wsEndings of the first.
 func wsAt(t *testing.T, server string, f link.Fault, changes []change) int {
 	var clean atomic.Bool
 	p := newProxy(server, func() link.Fault {

@@ -24,13 +24,13 @@ const (
 	lineToken                    // a directive of the preprocessor
 )
 
-// literals returns the texts of the string literals in C that start with a bracket.
-// Each literal is joined with those that follow it, as a compiler does.
+// literals returns the texts of the C string literals that begin with a bracket. Adjacent
+// literals are joined, as by a compiler.
 //
-// A macro between them that the file defines as string literals is expanded. Any
-// other macro becomes the placeholder @NAME@, or its value in define. Conditions
-// between the literals are evaluated: a macro that neither define nor the file
-// defines is undefined, as for a compiler.
+// Macros between them that the file defines as string literals are expanded. Any other
+// macro becomes the placeholder @NAME@, or its value in define. Conditionals between the
+// literals are evaluated. A macro that neither define nor the file defines is undefined, as
+// for a compiler.
 func literals(src *schema.Source, define map[string]string) []*mapping {
 	l := &lexer{src: src, text: src.Text, macros: map[string][]token{}, define: define}
 	l.lex()
@@ -56,22 +56,23 @@ type lexer struct {
 	text   string
 	pos    int
 	tokens []token
-	at     int // the next token to read
+	at     int // index of the next token
 
-	macros map[string][]token // the bodies of macros without parameters
+	macros map[string][]token // bodies of macros without parameters
 	define map[string]string
 	active []branch
 	pieces int
-	spent  int // bytes that macros have added
+	spent  int // bytes added by macros
 }
 
 // A branch is a conditional of the preprocessor.
 type branch struct {
-	off      int  // conditionals, from the outermost to this one, whose current part is not compiled
+	off      int  // number of conditionals, from the outermost to this one, whose current part is not compiled
 	compiled bool // this part or an earlier one is compiled
 }
 
-// off counts the outermost n conditionals whose current part is not compiled.
+// off returns the number of the outermost n conditionals whose current part is not
+// compiled.
 func (l *lexer) off(n int) int {
 	if n == 0 {
 		return 0
@@ -86,7 +87,7 @@ func (l *lexer) lex() {
 	}
 }
 
-// lineStart reports whether only white space stands before the place on its line.
+// lineStart reports whether only white space precedes the current position on its line.
 func (l *lexer) lineStart() bool {
 	i := l.pos
 	for i > 0 && (l.text[i-1] == ' ' || l.text[i-1] == '\t') {
@@ -250,7 +251,7 @@ func rawEnd(text string) int {
 
 func (l *lexer) word(t token) string { return l.text[t.start:t.end] }
 
-// literal reads the literals from the current token on.
+// literal reads the adjacent literals from the current token on.
 func (l *lexer) literal() *mapping {
 	m := &mapping{src: l.src, escaped: true}
 	depth := len(l.active)
@@ -258,7 +259,7 @@ func (l *lexer) literal() *mapping {
 		t := l.tokens[l.at]
 		if t.kind == lineToken {
 			if name := l.directiveName(t); len(l.active) == depth && (name == "else" || name == "elif" || name == "endif") {
-				return m // the end of the conditional part around the literals
+				return m // end of the conditional that contains the literals
 			}
 			l.directive(t)
 			continue
@@ -282,7 +283,7 @@ func (l *lexer) literal() *mapping {
 	return m
 }
 
-// call skips the arguments of a macro, and returns where it ends.
+// call skips the arguments of a macro, and returns their end.
 func (l *lexer) call() int {
 	if l.at+1 >= len(l.tokens) || l.word(l.tokens[l.at+1]) != "(" {
 		return l.tokens[l.at].end
@@ -301,8 +302,8 @@ func (l *lexer) call() int {
 	return len(l.text)
 }
 
-// macro adds the text of a macro, or its placeholder if the text is unknown or the
-// macros of the file together add more than the maximum size of a policy.
+// macro adds the text of a macro. It adds the placeholder instead if the text is unknown,
+// or if the macros of the file have added more than the maximum size of a policy.
 func (l *lexer) macro(m *mapping, t token, end int) {
 	name := l.word(t)
 	arguments := strings.Trim(l.text[t.end:end], "() \t")
@@ -310,7 +311,7 @@ func (l *lexer) macro(m *mapping, t token, end int) {
 		m.add(value, t.start, end, -1)
 		return
 	}
-	if value, ok := l.define[arguments]; ok { // it makes a string of its argument
+	if value, ok := l.define[arguments]; ok { // the macro stringifies its argument
 		m.add(value, t.start, end, -1)
 		return
 	}
@@ -329,7 +330,7 @@ func (l *lexer) macro(m *mapping, t token, end int) {
 	}
 }
 
-// simple are the escapes of C that stand for one character.
+// simple are the escapes of C for single characters.
 var simple = map[byte]byte{'n': '\n', 't': '\t', 'r': '\r', 'a': 7, 'b': 8, 'f': 12, 'v': 11}
 
 // decode adds the text of a string literal.
@@ -343,11 +344,11 @@ func (l *lexer) decode(m *mapping, t token) {
 		if delimiter < 0 || start+delimiter+1 > end-delimiter-1 {
 			return
 		}
-		m.add(l.text[start+delimiter+1:end-delimiter-1], start+delimiter+1, end-delimiter-1, -1) // raw: no escapes to write
+		m.add(l.text[start+delimiter+1:end-delimiter-1], start+delimiter+1, end-delimiter-1, -1) // raw: no escapes
 		return
 	}
 	if end < start || l.text[end] != '"' {
-		return // it is not closed, which the compiler reports
+		return // unterminated, which the compiler reports
 	}
 	for at := start; at < end; {
 		next := strings.IndexByte(l.text[at:end], '\\')

@@ -50,8 +50,7 @@ func (l *lexer) directive(t token) {
 	}
 }
 
-// enter starts a part of the innermost conditional. Unless on is set, it is not
-// compiled.
+// enter starts a part of the innermost conditional. on says whether it is compiled.
 func (l *lexer) enter(on bool) {
 	n := len(l.active)
 	b := &l.active[n-1]

@@ -1,6 +1,5 @@
-// Package extract finds policies in other texts: string literals of C, and
-// templates that a build fills in. It maps positions in the policy to positions in
-// the file.
+// Package extract finds policies embedded in other texts: C string literals, and templates
+// that a build fills in. It maps positions in the policy to positions in the file.
 package extract
 
 import (
@@ -12,18 +11,18 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A Mode says which placeholders a text may have.
+// A Mode is the kind of placeholders of a text.
 type Mode string
 
 // The modes.
 const (
-	Auto   Mode = "auto"   // all in C, in files that end in .in, and if there are values; else none
+	Auto   Mode = "auto"   // all kinds in C, in .in files, and if values are given; otherwise none
 	None   Mode = "none"   // none
 	CMake  Mode = "cmake"  // @NAME@, and ${NAME} outside of strings, where lws has no metadata
 	Printf Mode = "printf" // verbs such as %d
 )
 
-// Options configure how a file is read.
+// Options configure the extraction.
 type Options struct {
 	Template Mode              // empty means Auto
 	Define   map[string]string // values of placeholders and of macros of C
@@ -42,12 +41,12 @@ type Policy struct {
 	text *mapping // nil if the policy is the whole file
 }
 
-// Plain reports whether a file is itself read as a policy.
+// Plain reports whether a file is itself a policy.
 func (o Options) Plain(file string) bool {
 	return !isC(file) && o.mode(file) == None && len(o.Define) == 0
 }
 
-// isC reports whether a file is a source or header of C or C++, by its name.
+// isC reports whether the name of a file is that of a C or C++ source or header.
 func isC(file string) bool {
 	switch strings.ToLower(filepath.Ext(file)) {
 	case ".c", ".h", ".cc", ".cpp", ".cxx", ".hh", ".hpp", ".ino":
@@ -56,16 +55,15 @@ func isC(file string) bool {
 	return false
 }
 
-// isTemplate reports whether a file is a template of CMake or autoconf, by its name.
+// isTemplate reports whether the name of a file is that of a template of CMake or autoconf.
 func isTemplate(file string) bool { return strings.EqualFold(filepath.Ext(file), ".in") }
 
-// Holds reports whether files of this name may contain policies without being
-// policies.
+// Holds reports whether files of this name may embed policies.
 func Holds(file string) bool {
 	return isC(file) || isTemplate(file) && strings.EqualFold(filepath.Ext(strings.TrimSuffix(file, filepath.Ext(file))), ".json")
 }
 
-// mode returns the mode in which a file is read.
+// mode returns the mode of a file.
 func (o Options) mode(file string) Mode {
 	switch {
 	case o.Template != "" && o.Template != Auto:
@@ -81,8 +79,8 @@ var (
 	identifiers  = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*`)
 )
 
-// Names adds to names those that Options.Define may define for a file:
-// placeholders, and in C all words.
+// Names adds the names that Options.Define may define for a file to names: placeholders,
+// and in C all words.
 func Names(file string, text []byte, names map[string]bool) {
 	for _, m := range placeholders.FindAllSubmatch(text, -1) {
 		names[string(m[1])+string(m[2])] = true
@@ -94,8 +92,8 @@ func Names(file string, text []byte, names map[string]bool) {
 	}
 }
 
-// Policies returns the policies in a file: those in string literals for C,
-// otherwise the file itself.
+// Policies returns the policies of a file: those in string literals for C, otherwise the
+// file itself.
 func Policies(file string, text []byte, o Options) []*Policy {
 	if o.Plain(file) {
 		return []*Policy{{Document: schema.Parse(file, text)}}
@@ -125,7 +123,7 @@ func (p *Policy) Source() *schema.Source {
 }
 
 // partial reports whether a placeholder of a policy stands for definitions, settings or
-// items of a list.
+// list items.
 func partial(d *schema.Document) bool {
 	var in func(v *schema.Value) bool
 	in = func(v *schema.Value) bool {
@@ -138,7 +136,7 @@ func partial(d *schema.Document) bool {
 	return len(d.Source.Skipped) > 0 || in(&d.Root) || slices.ContainsFunc(d.Root.Members(), section)
 }
 
-// texts returns the texts in a file that may be policies.
+// texts returns the texts of a file that may be policies.
 func texts(src *schema.Source, o Options) []*mapping {
 	if isC(src.Name) {
 		return literals(src, o.Define)
@@ -148,7 +146,7 @@ func texts(src *schema.Source, o Options) []*mapping {
 	return []*mapping{m}
 }
 
-// sections matches a text that is a policy rather than other JSON.
+// sections distinguishes a policy from other JSON.
 var sections = regexp.MustCompile(`^\s*\{[\s\S]*"(s|retry|certs|trust_stores)"\s*:\s*\[`)
 
 // Place maps findings in the policy to the file. It drops findings about
@@ -183,7 +181,7 @@ func (p *Policy) Place(found []schema.Diagnostic) []schema.Diagnostic {
 	return placed
 }
 
-// aboutNames are the rules that look for names.
+// aboutNames are the rules that compare names.
 var aboutNames = []string{"unused-definition", "undefined-reference", "forward-reference", "unused-metadata", "undeclared-metadata"}
 
 // unnamed reports whether a name in the policy contains a placeholder.

@@ -30,17 +30,17 @@ func TestLiterals(t *testing.T) {
 		{"a.h", "p = \"{\"\n\t\"\\\"s\\\":\" /* \"x\" */ \" []\" // \"y\"\n \"}\";", `{"s": []}`},
 		{"a.cpp", `auto p = R"x({"s": [ ")" ]})x";`, `{"s": [ ")" ]}`},
 		{"a.c", `"{\"\x73\": [\n\t\"\\u00e9\", \"\303\251\u00e9\"]}"`, "{\"s\": [\n\t\"\\u00e9\", \"éé\"]}"},
-		{"a.c", "\"{\\\"s\\\": \\\n[]}\"", `{"s": []}`}, // a line that goes on
+		{"a.c", "\"{\\\"s\\\": \\\n[]}\"", `{"s": []}`}, // line continuation
 		{"a.c", "\"{\\\"s\\\": [\" A \" \" B(x, (y)) \"]\" C \"}\"", `{"s": [@A@ @B@]@C@}`},
 		{"a.c", "#define A \"1\" \"2\"\n\"{\\\"s\\\": [\" A \"]}\"", `{"s": [12]}`},
 		{"a.c", "\"{\\\"s\\\": [\"\n#if defined(A)\n\"1\"\n#elif !defined(A) && 2 > 1\n\"2\"\n#else\n\"3\"\n#endif\n\"]}\"", `{"s": [2]}`},
 		{"a.c", "#define A\n\"{\\\"s\\\": [\"\n#ifdef A\n\"1\"\n#if (BIG >= 2) // x\n\"5\"\n#endif\n#else\n\"2\"\n#endif\n\"]}\"", `{"s": [1]}`},
 		{"a.c", "#define A /*\n*//*\n\"{}\" */ \"1\" // /*\n\"{\\\"s\\\": [\" A \"]}\"", `{"s": [1]}`},          // comments in a directive
 		{"a.c", "#define A \"//\" /* '\n*/ \"/*\" '\"'\n\"{\\\"s\\\": []}\"", `{"s": []}`},                      // and quotes
-		{"a.c", "#error don't /* x\n\"{\\\"s\\\": [\"\n#if 1 \\\r\n\"2\"\n\"3\"\n#endif\n\"]}\"", `{"s": [3]}`}, // that goes on
-		{"a.c", "#if 0\np = \"{\\\"s\\\": [1]}\"\n#else\nq;\n#endif", `{"s": [1]}`},                             // a condition around it
+		{"a.c", "#error don't /* x\n\"{\\\"s\\\": [\"\n#if 1 \\\r\n\"2\"\n\"3\"\n#endif\n\"]}\"", `{"s": [3]}`}, // continued line
+		{"a.c", "#if 0\np = \"{\\\"s\\\": [1]}\"\n#else\nq;\n#endif", `{"s": [1]}`},                             // condition around the text
 		{"a.c", `f(p, '"', "{\"s\": [%d, \"%s\", \"5%%\"]}");`, `{"s": [@d@, "@s@", "5%"]}`},
-		{"a.c", `p = "{\"s\": [\"5% off\"]}";`, `{"s": ["5% off"]}`}, // no format
+		{"a.c", `p = "{\"s\": [\"5% off\"]}";`, `{"s": ["5% off"]}`}, // not a format
 		{"a.json.in", `{"s": [@PORT@, ${PORT}, "@HOST@", "${HOST}"]}`, `{"s": [@PORT@, @PORT@, "@HOST@", "${HOST}"]}`},
 		{"a.json.in", `{"s": [1] # @PORT@` + "\n}", `{"s": [1] # @PORT@` + "\n}"},
 	} {
@@ -70,7 +70,7 @@ func TestLiterals(t *testing.T) {
 	}
 }
 
-// lintAll returns the findings in a file, as lint does.
+// lintAll returns the findings in a file, as lint reports them.
 func lintAll(file, content string, o Options) (all []schema.Diagnostic) {
 	for _, p := range Policies(file, []byte(content), o) {
 		all = append(all, p.Place(lint.Run(p.Document, rules.All(), lint.Options{Shape: p.Partial}))...)
@@ -78,7 +78,7 @@ func lintAll(file, content string, o Options) (all []schema.Diagnostic) {
 	return schema.SortDiagnostics(all)
 }
 
-// TestPlaces checks that findings are at their place in the file, and not about
+// TestPlaces checks that findings point to their place in the file, and do not concern
 // placeholders.
 func TestPlaces(t *testing.T) {
 	const rest = `\"protocol\": \"h1\", \"http_method\": \"GET\", \"http_url\": \"\", \"tls\": true, \"opportunistic\": true`
@@ -100,8 +100,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// TestFix checks that a fix changes nothing in C but its own place, which is in one
-// literal.
+// TestFix checks that a fix in C changes only its own place, which is in one literal.
 func TestFix(t *testing.T) {
 	const start = "p = \"{\\\"s\\\": [{\\\"a\\\": {\\\"endpoint\\\": \\\"x.org\\\", \\\"port\\\": 443, \\\"protocol\\\": \\\"h1\\\", \\\"http_method\\\": \\\"GET\\\", \\\"http_url\\\": \\\"\\\", \"\n\t"
 	for _, c := range []struct{ before, want string }{
@@ -125,8 +124,7 @@ func TestFix(t *testing.T) {
 	}
 }
 
-// TestFixture checks that the places of findings in C and in the policy itself
-// agree.
+// TestFixture checks that the places of findings in C and in the policy itself agree.
 func TestFixture(t *testing.T) {
 	policy, err := os.ReadFile("../../fixtures/weather-mistakes.json")
 	if err != nil {
@@ -177,8 +175,8 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// FuzzC checks that whatever the file is, places are in it, and an edit with an
-// exact place changes the policy as it says.
+// FuzzC checks that places are inside any file, and that an edit with an exact place has
+// the intended effect on the policy.
 func FuzzC(f *testing.F) {
 	f.Add("p = \"{\\\"s\\\": [{\\\"a\\\": {\" X \"\\\"port\\\": %d}}]}\";", 3, 9, "x")
 	f.Add("#define A \"1\"\n\"{\\\"s\\\": [\" A\n#if A\n\"2\"\n#endif\n\"]}\"", 1, 4, `"`)
@@ -209,8 +207,8 @@ func FuzzC(f *testing.F) {
 	})
 }
 
-// TestMacroLimit checks that a macro that is used again and again adds no more than
-// a policy may have to all literals of a file together.
+// TestMacroLimit checks that repeated macros add at most the maximum size of a policy to
+// all literals of a file together.
 func TestMacroLimit(t *testing.T) {
 	body := strings.Repeat("x", schema.MaxSize/8)
 	for _, uses := range []string{
@@ -229,9 +227,8 @@ func TestMacroLimit(t *testing.T) {
 	}
 }
 
-// TestDeepConditions checks that a part is skipped if a condition between it and
-// the literal is false, at any depth. It takes minutes if each line looks at all
-// conditions around it.
+// TestDeepConditions checks that a part is skipped if any enclosing conditional is false,
+// at any depth. It would take minutes if each line examined all enclosing conditionals.
 func TestDeepConditions(t *testing.T) {
 	const depth = 200_000
 	for _, c := range []struct{ outer, inner, want string }{{"1", "1", "ac"}, {"1", "0", "bc"}, {"0", "1", "bc"}, {"0", "0", "bc"}} {
@@ -243,8 +240,8 @@ func TestDeepConditions(t *testing.T) {
 	}
 }
 
-// TestManyComments checks that each byte of a directive is read once. It takes
-// minutes if each comment reads the directive from its start.
+// TestManyComments checks that each byte of a directive is read once. It would take minutes
+// if each comment caused the directive to be read from its start.
 func TestManyComments(t *testing.T) {
 	content := "#define A " + strings.Repeat("/*\n*/ ", 1_000_000) + "\"1\"\np = \"{\\\"s\\\": [\" A \"]}\";\n"
 	if got, want := text(t, "a.c", content, Options{}), `{"s": [1]}`; got != want {
@@ -252,8 +249,8 @@ func TestManyComments(t *testing.T) {
 	}
 }
 
-// TestFixTogether checks that a file with many mistakes is not checked once for
-// each, and a fix that does harm does not keep the others from being applied.
+// TestFixTogether checks that a file with many mistakes is not checked once for each, and
+// that a harmful fix does not prevent the others.
 func TestFixTogether(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(`p = "{\"s\": [`)

@@ -7,14 +7,13 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Fix applies the fixes of the diagnostics that find returns for each policy of a
-// file: only safe ones, unless unsafe is set. It returns the fixed text of the file
-// and the diagnostics that it fixed, each with only the applied fix.
+// Fix applies the fixes of the diagnostics that find returns for each policy of a file:
+// only safe ones, unless unsafe is set. It returns the fixed text of the file and the
+// diagnostics that it fixed, each with only the applied fix.
 //
-// Fixes that do not touch each other are applied together if each removes one
-// finding and no rule gets more findings, and otherwise in smaller sets. Each
-// attempt checks the whole file, so their number is limited, especially for a large
-// file.
+// Fixes that do not touch each other are applied together if each removes one finding and
+// no rule has more findings afterwards, and otherwise in smaller sets. Each attempt checks
+// the whole file, so the number of attempts is limited, especially for a large file.
 func Fix(file string, text []byte, o Options, unsafe bool, find func(*Policy) []schema.Diagnostic) (string, []schema.Diagnostic) {
 	all := func(text string) (found []schema.Diagnostic) {
 		for _, p := range Policies(file, []byte(text), o) {

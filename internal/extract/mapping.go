@@ -16,19 +16,19 @@ type mapping struct {
 	escaped bool // the parts are in C literals
 }
 
-// A part is a piece of the text of n bytes. It stands for the bytes of the file
-// from offset from: byte by byte if exact, otherwise as a whole.
+// A part is n bytes of the text, which correspond to the bytes of the file at offset from:
+// byte by byte if exact, otherwise as a whole.
 type part struct {
 	to, n     int
 	from, end int
 	exact     bool
-	piece     int // the literal of the part; -1 if it is in none
+	piece     int // literal of the part; -1 if none
 }
 
 // copy adds a part that is identical in the file.
 func (m *mapping) copy(from, end, piece int) { m.add(m.src.Text[from:end], from, end, piece) }
 
-// add adds a part that stands for a range of the file.
+// add adds text for a range of the file.
 func (m *mapping) add(text string, from, end, piece int) {
 	exact := text == m.src.Text[from:end]
 	to := m.text.Len()
@@ -45,8 +45,7 @@ func (m *mapping) add(text string, from, end, piece int) {
 	}
 }
 
-// find returns the index of the part that holds an offset of the text, which is not its
-// end.
+// find returns the index of the part that contains an offset of the text before its end.
 func (m *mapping) find(offset int) int {
 	return sort.Search(len(m.parts), func(i int) bool { return m.parts[i].to > offset }) - 1
 }
@@ -60,13 +59,13 @@ func (m *mapping) span(start, end int) schema.Span {
 	if start == end {
 		s.End = s.Start
 	}
-	if s.End < s.Start { // of a macro, which is defined elsewhere
+	if s.End < s.Start { // a macro that is defined elsewhere
 		s.End = s.Start
 	}
 	return s
 }
 
-// before returns where the text from an offset on starts in the file.
+// before returns the start in the file of the text from an offset on.
 func (m *mapping) before(offset int) int {
 	if offset >= m.text.Len() {
 		return m.after(offset)
@@ -78,7 +77,7 @@ func (m *mapping) before(offset int) int {
 	return p.from
 }
 
-// after returns where the text up to an offset ends in the file.
+// after returns the end in the file of the text up to an offset.
 func (m *mapping) after(offset int) int {
 	if offset == 0 {
 		return m.parts[0].from
@@ -90,7 +89,7 @@ func (m *mapping) after(offset int) int {
 	return p.end
 }
 
-// exact maps a range of the text to the file, if that is one range of one literal.
+// exact maps a range of the text to the file if it corresponds to one range of one literal.
 func (m *mapping) exact(start, end int) (schema.Span, bool) {
 	if len(m.parts) == 0 {
 		return schema.Span{}, false
@@ -115,7 +114,7 @@ func (m *mapping) exact(start, end int) (schema.Span, bool) {
 	}
 	at := m.span(start, end)
 	if start > 0 {
-		// An escape in digits would take those of a text after it.
+		// A numeric escape would absorb digits that follow it.
 		before := m.parts[m.find(start-1)]
 		if escape := m.src.Text[before.from:before.end]; !before.exact && before.end == at.Start && strings.IndexAny(escape, "x01234567uU") == 1 {
 			return schema.Span{}, false
@@ -124,7 +123,7 @@ func (m *mapping) exact(start, end int) (schema.Span, bool) {
 	return at, true
 }
 
-// slice adds the parts of another mapping in a range of its text.
+// slice adds the parts of a range of another mapping.
 func (m *mapping) slice(other *mapping, start, end int) {
 	for i := other.find(start); start < end; i++ {
 		p := other.parts[i]

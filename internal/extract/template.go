@@ -63,8 +63,8 @@ func (m *mapping) fill(mode Mode, values map[string]string) *mapping {
 	return out
 }
 
-// scan calls f for each byte that no other call has consumed, outside of comments; f
-// returns how many it consumes.
+// scan calls f for each byte outside of comments that no earlier call has consumed; f
+// returns the number of bytes it consumes.
 func scan(text string, f func(at int, quoted bool) int) {
 	quoted := false
 	for at := 0; at < len(text); {
@@ -88,8 +88,8 @@ func scan(text string, f func(at int, quoted bool) int) {
 	}
 }
 
-// hasVerb reports whether a text certainly is a printf format: a verb stands for a
-// value, or is a whole string.
+// hasVerb reports whether a text is certainly a printf format: a verb stands for a value,
+// or is a whole string.
 func hasVerb(text string) (found bool) {
 	scan(text, func(at int, quoted bool) int {
 		v := verb.FindString(text[at:])

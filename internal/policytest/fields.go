@@ -13,17 +13,17 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A kind is the form of a value in a file of tests.
+// A kind is the form of a value in a test file.
 type kind uint8
 
 const (
 	text  kind = iota // string
 	flag              // bool
 	list              // []string
-	pairs             // map[string]string; null in a file means that there is none
+	pairs             // map[string]string; null in a file means that the key must be missing
 )
 
-// check adds a mistake if a value is not of the kind.
+// check reports a value that is not of the kind.
 func (k kind) check(r *reader, v *schema.Value) {
 	switch k {
 	case text:
@@ -43,18 +43,17 @@ func (k kind) check(r *reader, v *schema.Value) {
 	}
 }
 
-// A field is a property of a stream that a test may expect.
+// A field is a property of a stream that a test may check.
 type field struct {
 	name string
 	kind kind
 	doc  string
 
-	// get returns the value for a stream, and whether streams of its protocol have
-	// one.
+	// get returns the value for a stream, and whether the field applies to its protocol.
 	get func(*observation) (any, bool)
 }
 
-// fields are all fields, in the order in which they are written.
+// fields lists all fields, in the order in which they are written.
 var fields = []field{
 	{"protocol", text, "the protocol", func(o *observation) (any, bool) { return o.st.Protocol.String(), true }},
 	{"endpoint", text, "where the stream connects to: `HOST:PORT`, or `+PATH` for a unix socket", func(o *observation) (any, bool) { return o.dialed(), o.dialed() != "" }},
@@ -122,8 +121,7 @@ func (f *field) compare(want *schema.Value, got any) (failures []Failure) {
 	return failures
 }
 
-// same reports whether two texts are equal. An expectation of states may be their
-// beginning.
+// same reports whether two texts are equal. An expectation of states may be a prefix.
 func same(want, got, field string) bool {
 	if field != "states" {
 		return want == got
@@ -133,7 +131,7 @@ func same(want, got, field string) bool {
 	return want == got || open && strings.HasPrefix(got, beginning)
 }
 
-// sameWait reports whether two waits are equal, in any notation.
+// sameWait reports whether two waits are equal, whatever their notation.
 func sameWait(want, got string) bool {
 	if want == got {
 		return true
@@ -154,7 +152,7 @@ func parseWait(s string) (w [2]time.Duration, ok bool) {
 	return w, cmp.Or(err, err2) == nil
 }
 
-// toJSON returns a value as a line of JSON.
+// toJSON returns a value as JSON on one line.
 func toJSON(v any) string {
 	if m, ok := v.(map[string]string); ok {
 		var members []string

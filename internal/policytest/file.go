@@ -1,5 +1,5 @@
-// Package policytest tests policies: a file describes what streams of a policy do,
-// and the runtime executes the policy to check that.
+// Package policytest tests policies: a file describes the behaviour of streams of a policy,
+// and the runtime executes the policy to check it.
 package policytest
 
 import (
@@ -19,7 +19,7 @@ const Rule = "test"
 //go:embed policytest.schema.json
 var JSONSchema string
 
-// A File is a file of tests.
+// A File is a test file.
 type File struct {
 	Source   *schema.Source
 	Policy   string   // relative to the file; resolved
@@ -27,7 +27,7 @@ type File struct {
 	Tests    []*Test
 }
 
-// A Test describes what one stream does. Without LWS it is about the runtime of
+// A Test describes the behaviour of one stream. Without LWS, it applies to the runtime of
 // sspolicy.
 type Test struct {
 	Name     string
@@ -38,9 +38,9 @@ type Test struct {
 	Fault    *faulttest.Fault // nil for none
 	Args     faulttest.Args
 
-	at     map[string]schema.Span // of the settings
+	at     map[string]schema.Span // places of the settings
 	value  *schema.Value          // the test
-	expect *schema.Value          // its expectations; nil if there are none
+	expect *schema.Value          // its expectations, or nil
 }
 
 // An Item is a value of metadata.
@@ -49,8 +49,8 @@ type Item struct {
 	At          schema.Span
 }
 
-// Parse reads a file of tests: JSON with comments and trailing commas. Mistakes are
-// returned as diagnostics. A test for several versions of lws becomes several tests.
+// Parse reads a test file: JSON with comments and trailing commas. It returns mistakes as
+// diagnostics. A test for several versions of lws becomes several tests.
 func Parse(file string, text []byte) (*File, []schema.Diagnostic) {
 	d, _, wrong := config.Document(file, text)
 	f := &File{Source: d.Source}
@@ -91,7 +91,7 @@ func Parse(file string, text []byte) (*File, []schema.Diagnostic) {
 	return f, schema.SortDiagnostics(r.Found)
 }
 
-// Is reports whether a text is a file of tests: an object with a policy and a list of tests.
+// Is reports whether a text is a test file: an object with a policy and a list of tests.
 func Is(text []byte) bool {
 	d, _, wrong := config.Document("", text)
 	if wrong != nil {
@@ -105,8 +105,8 @@ func Is(text []byte) bool {
 	return policy && tests
 }
 
-// isPolicy reports whether a document has a section of a policy and no setting of a file
-// of tests.
+// isPolicy reports whether a document has a section of a policy, and no setting of a test
+// file.
 func isPolicy(v *schema.Value) bool {
 	section := false
 	for _, m := range v.Members() {
@@ -122,7 +122,7 @@ func isPolicy(v *schema.Value) bool {
 
 type reader struct{ config.Reader }
 
-// tests reads a test, for each of its versions of lws.
+// tests reads a test, and returns a copy for each of its versions of lws.
 func (r *reader) tests(v *schema.Value) []*Test {
 	t := Test{At: v.Span.First(), at: map[string]schema.Span{}, value: v}
 	var versions []schema.Version
@@ -203,7 +203,7 @@ func (r *reader) tests(v *schema.Value) []*Test {
 	return all
 }
 
-// title returns the name of a test, or one derived from its content.
+// title returns the name of a test, or one derived from its settings.
 func (t *Test) title() string {
 	if t.Name != "" {
 		return t.Name

@@ -24,23 +24,23 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// An observation is what a stream did, with its streamtype.
+// An observation is the observed behaviour of a stream, with its streamtype.
 type observation struct {
 	st     *policy.StreamType
 	trust  string
 	proxy  string
-	values []policy.Value // of metadata, in the order of the streamtype
+	values []policy.Value // metadata, in the order of the streamtype
 	states string         // under the fault
 
 	mu      sync.Mutex
-	address string   // that was dialed
-	request *request // that the server received
+	address string   // dialed address
+	request *request // request received by the server
 }
 
 // A request is a request that a server received.
 type request struct {
 	method, url string
-	headers     map[string]string // by names in lower case
+	headers     map[string]string // by lower-case name
 }
 
 func (o *observation) client() bool {
@@ -73,14 +73,14 @@ func (o *observation) requested() *request {
 	return o.request
 }
 
-// topic returns a topic with metadata inserted.
+// topic returns a topic after insertion of metadata.
 func (o *observation) topic(of func(*policy.MQTT) string) (any, bool) {
 	if o.st.MQTT == nil || of(o.st.MQTT) == "" {
 		return "", false
 	}
 	t, err := policy.ParseTopic(of(o.st.MQTT), o.st.Metadata, make([]policy.Use, len(o.st.Metadata)))
 	if err != nil {
-		return "", false // the stream could not be made
+		return "", false // the stream could not be created
 	}
 	return t.Expand(o.values), true
 }
@@ -91,8 +91,8 @@ const givesUp = "gives up"
 // maxWaits is the maximum number of waits in an expectation.
 const maxWaits = 16
 
-// retry returns the waits before the next attempts: one more than the policy has,
-// since the last one repeats, and fewer if the stream gives up earlier.
+// retry returns the waits before the next attempts: those of the policy and one repetition
+// of the last, or fewer if the stream gives up earlier.
 func (o *observation) retry() []string {
 	r := o.st.Retry
 	waits, most := []string{}, 1
@@ -110,7 +110,7 @@ func (o *observation) retry() []string {
 	}
 }
 
-// wait returns a wait without jitter and with maximum jitter. The actual jitter is
+// wait returns a wait without jitter and with maximum jitter. The actual jitter is slightly
 // less: the largest random number is 65535 of 65536.
 func wait(r *policy.Retry, tries uint16) string {
 	least := r.Delay(tries, 0)
@@ -125,9 +125,9 @@ func wait(r *policy.Retry, tries uint16) string {
 // patience is the time limit for a stream to make its request.
 const patience = 10 * time.Second
 
-// observe makes a stream and connects it to a server of its own, which gives no
-// useful answer. The stream follows the policy, except that it trusts this server,
-// and that h3 is replaced with h2, whose requests are equal.
+// observe creates a stream and connects it to a server that gives no useful answer. The
+// stream follows the policy, except that it trusts this server and uses h2 instead of h3,
+// whose requests are equal.
 func (o *observation) observe(ctx context.Context, p *policy.Policy, metadata []Item, transports []transport.Transport) error {
 	ca := sharedAuthority()
 	st := *o.st
@@ -218,13 +218,13 @@ func (o *observation) observe(ctx context.Context, p *policy.Policy, metadata []
 	}
 }
 
-// errRefused is returned when the server answers without passing the request on.
+// errRefused is returned when the server rejects the request before it reaches the handler.
 var errRefused = errors.New("the server refused it: it may be too long")
 
 // payload is what streams send.
 const payload = "sspolicy test"
 
-// A metadataError reports a value that the runtime refuses.
+// A metadataError reports a value that the runtime rejects.
 type metadataError struct {
 	item Item
 	err  error
@@ -303,7 +303,7 @@ func hostOf(o *observation, hello *tls.ClientHelloInfo) string {
 	return host
 }
 
-// ownHeaders belong to the connection, or differ each time.
+// ownHeaders depend on the connection, or differ each time.
 var ownHeaders = []string{"connection", "content-length", "sec-websocket-key", "sec-websocket-version", "te", "trailer", "transfer-encoding", "upgrade", "x-amz-date"}
 
 func newRequest(r *http.Request, st *policy.StreamType, secure bool) *request {

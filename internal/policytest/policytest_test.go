@@ -55,7 +55,7 @@ const h3Text = `{"s": [
   {"quick": {"endpoint": "q.example.com", "port": 443, "protocol": "h3", "tls": true, "http_method": "GET", "http_url": "q"}}
 ]}`
 
-// write writes a policy and a file of tests for it.
+// write writes a policy and a test file for it.
 func write(t testing.TB, text, tests string) *File {
 	t.Helper()
 	dir := t.TempDir()
@@ -88,7 +88,7 @@ func failures(t testing.TB, f *File) (all []string) {
 	return all
 }
 
-// TestRun checks that the tests of streams of all protocols pass.
+// TestRun checks that tests of streams of all protocols pass.
 func TestRun(t *testing.T) {
 	f := write(t, policyText, `
   {"stream": "get", "metadata": {"host": "eu", "id": "a b&c", "lang": "da"}, "expect": {
@@ -114,8 +114,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestH3 checks that a request over HTTP/3 is observed too, and a version of lws
-// that refuses the policy fails the test.
+// TestH3 checks that a request over HTTP/3 is observed, and that a version of lws that
+// rejects the policy fails the test.
 func TestH3(t *testing.T) {
 	const expect = `"expect": {"protocol": "h3", "endpoint": "q.example.com:443", "url": "https://q.example.com/q", "trust": "", "retry": ["gives up"]}`
 	f := write(t, h3Text, `{"stream": "quick", `+expect+`}, {"stream": "quick", "lws": ["4.5", "5.0"], `+expect+`}`)
@@ -125,8 +125,8 @@ func TestH3(t *testing.T) {
 	}
 }
 
-// TestFailures checks the messages and positions of expectations that fail or
-// cannot hold.
+// TestFailures checks the messages and positions of expectations that fail or cannot be
+// met.
 func TestFailures(t *testing.T) {
 	f := write(t, policyText, `
   {"stream": "gte"},
@@ -170,8 +170,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestLongRequest checks that a request that the server does not accept is a
-// failure with a reason.
+// TestLongRequest checks that a request that the server rejects is a failure with a reason.
 func TestLongRequest(t *testing.T) {
 	got := failures(t, write(t, policyText, `
   {"stream": "get", "metadata": {"host": "h", "id": "1", "lang": "`+strings.Repeat("x", 2<<20)+`"}, "expect": {"tls": true}}`))
@@ -180,9 +179,8 @@ func TestLongRequest(t *testing.T) {
 	}
 }
 
-// TestRecorded checks that what is recorded holds, is recorded without a change
-// again, and comments stay. A test for versions of lws that disagree stays as it is
-// where they do.
+// TestRecorded checks that recorded expectations pass and are stable, and that comments are
+// kept. A test for several versions of lws keeps the expectations on which they disagree.
 func TestRecorded(t *testing.T) {
 	text := `{ // what it does
   "policy": "p.json",
@@ -232,13 +230,13 @@ func TestRecorded(t *testing.T) {
 	}
 }
 
-// TestParse checks that mistakes in a file of tests are at their places, and the
-// JSON Schema agrees where it can express the rule.
+// TestParse checks the places of mistakes in a test file, and that the JSON Schema agrees
+// where it can express the rule.
 func TestParse(t *testing.T) {
 	s := jsonschema.MustCompileString("policytest.schema.json", JSONSchema)
 	for _, test := range []struct {
 		text, want string
-		beyond     bool // the schema
+		beyond     bool // the schema cannot express the rule
 	}{
 		{`{"policy": "p.json", "tests": [{"stream": "a"}]}`, "", false},
 		{`{"$schema": "x", "policy": "p.json", "overlays": ["o.json"], "tests": [{"stream": "a", "name": "n", "lws": "4.3", "metadata": {"a": "b"}, "fault": "http-status", "params": {"status": "404"}, "expect": {"states": "CRE …", "headers": {"a": null, "b": "c"}, "retry": ["1s"], "tls": true}},],}`, "", false},
@@ -280,8 +278,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that no file of tests panics, and edits of what was not run
-// change nothing.
+// FuzzParse checks that no test file causes a panic, and that recording tests that did not
+// run changes nothing.
 func FuzzParse(f *testing.F) {
 	f.Add(`{"policy": "p.json", "tests": [{"stream": "a", "lws": ["4.3"], "expect": {"headers": {"a": null}, "retry": ["1s"]}},]} # x`)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -296,8 +294,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestCorpus checks that all client streams of the policies of a corpus make their
-// request, unless their host comes from metadata.
+// TestCorpus checks that all client streams of a corpus make their request, unless their
+// host depends on metadata.
 func TestCorpus(t *testing.T) {
 	dir := os.Getenv("SSPOLICY_CORPUS")
 	if dir == "" {
@@ -326,7 +324,7 @@ func TestCorpus(t *testing.T) {
 		}
 		for _, r := range results {
 			streams++
-			if r.got == nil && !strings.Contains(r.Failures[0].Problem, "bad endpoint") { // it needs metadata
+			if r.got == nil && !strings.Contains(r.Failures[0].Problem, "bad endpoint") { // the endpoint depends on metadata
 				t.Errorf("%s: %s: %s", file, r.Name, r.Failures[0].Problem)
 			}
 		}

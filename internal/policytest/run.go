@@ -26,7 +26,7 @@ type Options struct {
 	// Hurry divides the times of faults; see faulttest.Options.
 	Hurry int
 
-	shortest time.Duration // that Hurry makes of a timeout; see faulttest.Options
+	shortest time.Duration // minimum of a timeout after Hurry; see faulttest.Options
 }
 
 // A Result is the result of a test.
@@ -41,12 +41,12 @@ type Result struct {
 // OK reports whether all expectations hold.
 func (r *Result) OK() bool { return len(r.Failures) == 0 }
 
-// workers is the number of concurrent tests. Most of the time they wait.
+// workers is the number of concurrent tests, which mostly wait.
 const workers = 16
 
-// Run runs the tests of a file. The error is about files that cannot be read; a
-// *sspolicy.Error has the findings of a policy with errors. A failed test under a
-// fault runs again after the others, since a busy machine misses timeouts.
+// Run runs the tests of a file. The error reports files that cannot be read; a
+// *sspolicy.Error has the findings of a policy with errors. A failed test under a fault is
+// repeated after the others, since a loaded machine misses timeouts.
 func (f *File) Run(ctx context.Context, o Options) ([]*Result, error) {
 	s, err := f.load()
 	if err != nil {
@@ -82,8 +82,7 @@ type subject struct {
 	versions map[schema.Version]*version
 }
 
-// A version is the policy as a version of lws reads it, or the reason why it
-// refuses the policy.
+// A version is the policy as read by a version of lws, or the reason why lws rejects it.
 type version struct {
 	policy  *policy.Policy
 	refused string
@@ -121,7 +120,7 @@ func read(file string) (*schema.Document, error) {
 	return schema.Parse(file, text), nil
 }
 
-// forVersion returns the policy as a version of lws reads it.
+// forVersion returns the policy as read by a version of lws.
 func (s *subject) forVersion(v schema.Version) *version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,8 +173,8 @@ func (s *subject) run(ctx context.Context, t *Test, o Options, authority *faultt
 	return r
 }
 
-// observe returns what the stream of a test did, or an error and the position in
-// the file that it is about.
+// observe returns the observed behaviour of the stream of a test, or an error and its
+// position in the file.
 func (s *subject) observe(ctx context.Context, t *Test, o Options, authority *faulttest.Authority) (*observation, schema.Span, error) {
 	p := s.compiled
 	if t.LWS != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// compileFor compiles a policy as a version of lws reads it: without unknown keys
-// and values, with only the first wait of backoff schemes if it keeps only that,
-// and with metadata inserted unescaped. The policy must have no errors.
+// compileFor compiles a policy as a version of lws reads it: without unknown keys and
+// values, with only the first wait of a backoff scheme where lws keeps only that, and with
+// unescaped metadata. The policy must have no errors.
 func compileFor(d *schema.Document, v schema.Version) *policy.Policy {
 	d = d.Clone()
 	strip(&d.Root, schema.Top, v)
@@ -39,7 +39,7 @@ func compileFor(d *schema.Document, v schema.Version) *policy.Policy {
 	return p
 }
 
-// strip removes the members of an object that a version does not read.
+// strip removes the members of an object that a version ignores.
 func strip(v *schema.Value, s schema.Section, version schema.Version) {
 	if v.Object == nil {
 		return

@@ -7,10 +7,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// Recorded returns the text of the file with the observed values in place of the
-// expected ones, and the number of changed values. A test without expectations gets
-// all of them. Tests that could not run, and those for several versions of lws with
-// different results, are not changed.
+// Recorded returns the text of the file with the observed values instead of the expected
+// ones, and the number of changed values. A test without expectations gets all of them.
+// Tests that could not run, and those for several versions of lws with different results,
+// are not changed.
 func (f *File) Recorded(results []*Result) (text string, changed int) {
 	byTest := map[*schema.Value][]*Result{}
 	var order []*schema.Value

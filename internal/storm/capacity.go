@@ -10,8 +10,8 @@ import (
 
 // A Search is the result of FindCapacity.
 type Search struct {
-	// Capacity is the minimum number of handshakes per second with which 99 % of
-	// the devices come back, and Result the simulation with it.
+	// Capacity is the minimum number of handshakes per second with which 99 % of the
+	// devices come back. Result is the simulation with it.
 	Capacity float64
 	Result   *Result
 

@@ -24,12 +24,12 @@ func after(t uint32, wait uint64) uint32 { return uint32(min(uint64(t)+wait, nev
 type state uint8
 
 const (
-	waiting   state = iota // the next attempt is at due
-	connected              // since due, or, if connections end, until due
-	idle                   // nothing follows automatically
+	waiting   state = iota // due is the time of the next attempt
+	connected              // due is the time of CONNECTED or, if connections end, of the end
+	idle                   // no automatic event follows
 )
 
-// A device takes 16 bytes, since there are millions.
+// A device takes 16 bytes, since a fleet has millions.
 type device struct {
 	next     uint32 // in the event queue
 	due      uint32
@@ -45,7 +45,7 @@ type fleet struct {
 	retry     *policy.Retry
 	devices   []device
 	workers   int
-	from      uint32 // the outage
+	from      uint32 // start of the outage
 	outageEnd uint32
 	end       uint32
 	rtt       uint32
@@ -53,10 +53,10 @@ type fleet struct {
 	steady    uint32
 
 	attempts []uint32 // by second
-	connects []int32  // by tenth of a second: connections made, less those that have ended
+	connects []int32  // per tenth of a second: connections made minus connections ended
 
 	server    server
-	stopped   uint32 // when no events were left
+	stopped   uint32 // time when no events were left
 	collapsed bool
 	wasted    uint64
 	refused   uint64
@@ -90,7 +90,7 @@ func within(random uint64, limit uint32) uint32 {
 	return uint32(random >> 32 * uint64(limit) >> 32)
 }
 
-// boot sets the devices to their state at the start.
+// boot sets the devices to their initial state.
 func (f *fleet) boot() {
 	spread := tick(f.scenario.Boot)
 	if spread == 0 {

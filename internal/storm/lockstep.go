@@ -20,7 +20,7 @@ type Burst struct {
 const Synchronised = 4
 
 const (
-	leastBurst  = 20              // the mean below which bursts occur by chance
+	leastBurst  = 20              // mean below which bursts occur by chance
 	leastWindow = time.Minute     // of a burst
 	leastOutage = 5 * time.Minute // with a burst
 )
@@ -49,8 +49,8 @@ func longWait(r *policy.Retry) time.Duration {
 	return r.Delay(math.MaxUint16, math.MaxUint16/2)
 }
 
-// Bounds of the waits that Lockstep looks at: the busiest second cannot be Synchronised with
-// shorter ones, and longer ones add no load.
+// Bounds of the waits that Lockstep examines: with shorter ones the busiest second cannot
+// be Synchronised, and longer ones add no load.
 const (
 	shortestWait = Synchronised * time.Second
 	longestWait  = time.Hour
@@ -71,7 +71,7 @@ func Lockstep(r *policy.Retry) (o LongOutage, ok bool) {
 	if r == nil || r.Conceal != math.MaxUint16 || wait < shortestWait || wait > longestWait {
 		return o, false
 	}
-	// The sum of many random waits is nearly normal.
+	// The sum of many random waits is approximately normal.
 	spread := r.Delay(math.MaxUint16, math.MaxUint16) - r.Delay(math.MaxUint16, 0)
 	deviation := spread.Seconds() / math.Sqrt(12) * math.Sqrt(outage.Seconds()/wait.Seconds())
 	if wait.Seconds()/(deviation*math.Sqrt(2*math.Pi)) < Synchronised/2 {

@@ -17,8 +17,8 @@ import (
 
 var errDown = errors.New("the server is down")
 
-// A failingLink is a transport whose server is down for a time, in one of the ways of a
-// kind. It records the attempts.
+// A failingLink is a transport whose server is down for a time, in the way of a kind. It
+// records the attempts.
 type failingLink struct {
 	kind         Kind
 	start        time.Time
@@ -76,12 +76,12 @@ func (f *failingLink) Run(ctx context.Context, l transport.Link) error {
 	}
 }
 
-// TestRuntime compares simulations with 200 streams of the runtime that live through
-// the same outage, in virtual time.
+// TestRuntime compares simulations with 200 streams of the runtime under the same outage,
+// in virtual time.
 func TestRuntime(t *testing.T) {
 	const (
 		n      = 200
-		times  = 100 // as many devices in the simulation
+		times  = 100 // devices in the simulation per stream
 		from   = 30 * time.Second
 		outage = 5 * time.Minute
 	)
@@ -115,7 +115,7 @@ func TestRuntime(t *testing.T) {
 				time.Sleep(from + outage + time.Minute)
 				c.Close()
 			})
-			// Many more devices do what the streams would do on average.
+			// Many devices average the behaviour of the streams.
 			s := Scenario{Devices: times * n, Boot: time.Millisecond, From: from, Outage: outage, For: from + outage + time.Minute, Kind: x.kind}
 			if x.kind == Unavailable {
 				s.RetryAfter = 20 * time.Second
@@ -132,8 +132,8 @@ func TestRuntime(t *testing.T) {
 	}
 }
 
-// compare checks that the curves lie on each other: at no second do the attempts until
-// then differ by more than 2 % of all. In 125 runs they differed by 0.7 % at most.
+// compare checks that the curves agree: the cumulative numbers of attempts differ by at
+// most 2 % of the total at every second. In 125 runs they differed by at most 0.7 %.
 func compare(t *testing.T, f *failingLink, r *Result, times int) {
 	t.Helper()
 	const limit = 0.02

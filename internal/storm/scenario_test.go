@@ -28,7 +28,7 @@ func TestKinds(t *testing.T) {
 	const n = 1000
 	s := Scenario{Devices: n, Outage: 10 * time.Minute}
 
-	// The devices notice between 5 and 35 s, each attempt takes the timeout, and the next
+	// The devices notice after 5 to 35 s, each attempt takes the timeout, and the next
 	// comes 10 s later.
 	silent := s
 	silent.Kind = Silent
@@ -48,7 +48,7 @@ func TestKinds(t *testing.T) {
 		t.Errorf("silent, without checks: %d did not notice, %d attempts", r.Unnoticed, r.Total)
 	}
 
-	// For lws each connection ends the series of failures, for the runtime it does not.
+	// In lws each connection ends the series of failures, in the runtime it does not.
 	closed := s
 	closed.Kind = Closed
 	grow := stream(0, 65535, 1)
@@ -58,7 +58,7 @@ func TestKinds(t *testing.T) {
 		t.Errorf("closed: a device makes %d attempts with lws, and %d with the runtime", lws.PerDevice.P50, own.PerDevice.Max)
 	}
 
-	// The server asks for more patience than the policy has.
+	// The server requests more patience than the policy allows.
 	busy := s
 	busy.Kind, busy.RetryAfter, busy.Devices = Unavailable, time.Minute, 2*n
 	web := stream(time.Second, 65535, 1)
@@ -90,14 +90,14 @@ func TestKinds(t *testing.T) {
 		t.Errorf("boots: %d attempts in the first minute", window(r.Attempts, 0, 60))
 	}
 
-	// A living fleet makes connections without an outage.
+	// Connections end and are made without an outage.
 	churn := Scenario{Devices: 10_000, Boot: time.Minute, Churn: 10 * time.Minute, For: time.Hour, Capacity: 1000}
 	r = run(t, Client{Stream: stream(time.Second, 65535, 20), LWS: true}, churn)
 	if got, want := mean(r.Attempts, 1800, 3600), 10_000/600.0; math.Abs(got/want-1) > 0.05 {
 		t.Errorf("churn: %.1f attempts per second, want %.1f", got, want)
 	}
 
-	// Clocks that are off spread devices that have no jitter to speak of.
+	// Clock errors spread devices with little jitter.
 	exact := Scenario{Devices: 20_000, Outage: time.Hour}
 	wrong := exact
 	wrong.ClockError = 2
@@ -120,8 +120,8 @@ func TestFrom(t *testing.T) {
 	}
 }
 
-// TestCollapsed checks that a simulation which ends early, because the fleet does not come
-// back, would have had the same end.
+// TestCollapsed checks that a simulation that ends early, because the fleet does not come
+// back, would have the same result at its regular end.
 func TestCollapsed(t *testing.T) {
 	long := stream(0, 65535, 20)
 	long.Retry.Backoff = nil
@@ -200,7 +200,7 @@ func TestLockstep(t *testing.T) {
 	}
 }
 
-// FuzzRun checks what is true of all simulations.
+// FuzzRun checks laws of all simulations.
 func FuzzRun(f *testing.F) {
 	f.Add(uint64(1), uint16(100), uint8(0), int64(0), int64(60), int64(0), int64(0), 0.0, int64(1000), uint16(5), uint8(20), false)
 	f.Add(uint64(2), uint16(300), uint8(1), int64(30), int64(90), int64(20), int64(40), 7.5, int64(5000), uint16(65535), uint8(0), true)

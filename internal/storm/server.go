@@ -2,10 +2,10 @@ package storm
 
 import "math"
 
-// A server makes handshakes one after the other.
+// A server makes one handshake at a time.
 type server struct {
-	free    float64 // the tick at which all that has arrived is done
-	longest float64 // wait
+	free    float64 // tick at which all pending handshakes are done
+	longest float64 // longest wait
 }
 
 // serve simulates the fleet while the server works, until it is certain that the
@@ -81,7 +81,7 @@ func (f *fleet) attempt(i int, d *device, t, to uint32) {
 		f.wasted++
 		f.failed(i, d, after(t, uint64(f.timeout)), 0)
 	case done >= float64(to) && to == f.from && f.scenario.Kind != Silent:
-		f.failed(i, d, to, 0) // the outage ends the handshake
+		f.failed(i, d, to, 0) // the outage interrupts the handshake
 	case done >= float64(to):
 		f.failed(i, d, after(t, uint64(f.timeout)), 0)
 	default:

@@ -118,7 +118,7 @@ type Scenario struct {
 	// outage.
 	From, Outage, For time.Duration
 	Kind              Kind
-	RetryAfter        time.Duration // of Unavailable
+	RetryAfter        time.Duration // for Unavailable
 
 	// Notice is the time within which devices notice that their connection is lost,
 	// at random moments. If it is 0 they notice at once or, in a Silent outage,
@@ -139,7 +139,7 @@ type Scenario struct {
 	// forever.
 	Churn time.Duration
 
-	RTT time.Duration // until the answer to an attempt; 0 means 50 ms
+	RTT time.Duration // time until the answer to an attempt; 0 means 50 ms
 
 	// Capacity is the number of handshakes per second that the server can make; 0
 	// means no limit. MaxWait is the maximum wait in its queue; a client that would

@@ -10,8 +10,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// whole is the backoff scheme of the documentation of lws, with a device that never
-// gives up.
+// whole is the backoff scheme in the documentation of lws, for a device that never gives
+// up.
 func whole() *policy.StreamType {
 	return &policy.StreamType{Name: "s", Protocol: policy.ProtocolWS, Endpoint: "example.com", HTTP: &policy.HTTP{}, Retry: &policy.Retry{
 		Backoff: []time.Duration{1 * time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second},
@@ -28,8 +28,8 @@ func run(t testing.TB, c Client, s Scenario) *Result {
 	return r
 }
 
-// TestPlateau compares the attempts per second of a long outage with the closed form:
-// N / (time to fail + last wait · (1 + jitter/200)).
+// TestPlateau compares the attempts per second of a long outage with the closed form N /
+// (time to fail + last wait · (1 + jitter/200)).
 func TestPlateau(t *testing.T) {
 	for _, x := range []struct {
 		name   string
@@ -48,15 +48,15 @@ func TestPlateau(t *testing.T) {
 	}
 }
 
-// TestCollapse checks known results: a server that had capacity enough for the fleet
-// does not get it back if its work is wasted.
+// TestCollapse checks known results: a fleet does not come back to a server of sufficient
+// capacity if its work is wasted.
 func TestCollapse(t *testing.T) {
 	for _, x := range []struct {
 		name     string
 		first    bool
 		capacity float64
 		maxWait  time.Duration
-		want     time.Duration // 0: never
+		want     time.Duration // 0 means never
 	}{
 		{"200, FIFO", false, 200, 0, 0},
 		{"200, cut at 2 s", false, 200, 2 * time.Second, 100 * time.Second},
@@ -150,8 +150,8 @@ func TestAWS(t *testing.T) {
 	}
 }
 
-// TestDeterminism checks that the result depends on the scenario alone, not on how many
-// processors share the work.
+// TestDeterminism checks that the result depends only on the scenario, not on the number of
+// processors.
 func TestDeterminism(t *testing.T) {
 	s := Scenario{Devices: 5000, Seed: 7, Boot: time.Minute, From: 2 * time.Minute, Outage: 5 * time.Minute, Capacity: 300, Churn: time.Hour, ClockError: 1}
 	a, b := run(t, Client{Stream: whole()}, s), run(t, Client{Stream: whole()}, s)
@@ -195,8 +195,8 @@ func BenchmarkHourOfOutage(b *testing.B) {
 	}
 }
 
-// TestRepeat checks that the quick way through a long outage has the result of the
-// plain one.
+// TestRepeat checks that the fast path through a long outage has the same result as the
+// general one.
 func TestRepeat(t *testing.T) {
 	c, s := Client{Stream: whole()}, Scenario{Devices: 2000, Outage: 20 * time.Minute}
 	quick := run(t, c, s)
