@@ -32,8 +32,8 @@ type initCmd struct {
 	Cert     string           `placeholder:"FILE" help:"Serve with TLS, with the certificate in this PEM file."`
 	Key      string           `placeholder:"FILE" help:"The PEM file with the private key of the certificate."`
 	Settings bool             `name:"config" help:"Print a configuration (.sspolicy.json) instead of a policy."`
-	LWS      []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"With --config: the lws versions that the policies must work with. The default is all, 4.1 to 5.0."`
-	Output   string           `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output."`
+	LWS      []schema.Version `name:"lws" complete:"versions" placeholder:"VERSION" help:"With --config: the lws versions that the policies must work with, 4.1 to 5.0 (${lws})."`
+	Output   string           `short:"o" placeholder:"OUT" help:"Write to this file instead of standard output. Required with --key: the policy contains the private key."`
 	Force    bool             `help:"Overwrite the file."`
 }
 
@@ -63,19 +63,26 @@ func (c *initCmd) Validate() error {
 		return errors.New("--ca is for clients")
 	case c.Cert != "" && c.NoTLS:
 		return errors.New("--cert and --key cannot be used with --no-tls")
+	case c.Key != "" && c.Output == "":
+		return errors.New("--key: the policy would contain the private key: name its file with --output")
 	}
 	return nil
 }
 
 // Run executes the command.
 func (c *initCmd) Run(p *program) error {
-	if c.Output != "" && c.Output != "-" && isThere(c.Output) && !c.Force {
-		return usage("%s is there already: --force overwrites it", c.Output)
+	if problem := c.outputProblem(c.Output); problem != "" {
+		return usage("%s", problem)
 	}
 	var q *questions
 	if f, ok := p.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		q = &questions{bufio.NewReader(p.stdin), p.stderr}
 	}
+	return c.write(p, q)
+}
+
+// write writes the policy or configuration.
+func (c *initCmd) write(p *program, q *questions) error {
 	if c.Settings {
 		lws, err := c.versions(q)
 		if err != nil {
@@ -94,6 +101,11 @@ func (c *initCmd) Run(p *program) error {
 	put := p.put
 	if o.Key != nil {
 		put = p.putPrivate
+		if c.Output == "" { // the questions asked for the key
+			if c.Output, err = q.ask("The policy contains the private key. Which file does it go to?", "policy.json", c.outputProblem); err != nil {
+				return err
+			}
+		}
 	}
 	if err := put(c.Output, []byte(text)); err != nil {
 		return err
@@ -104,16 +116,21 @@ func (c *initCmd) Run(p *program) error {
 	return nil
 }
 
-// versions returns the lws versions of a configuration.
+// outputProblem returns why the policy or configuration cannot be written to a file,
+// or "".
+func (c *initCmd) outputProblem(file string) string {
+	if file != "" && file != "-" && isThere(file) && !c.Force {
+		return file + " exists: --force overwrites it"
+	}
+	return ""
+}
+
+// versions returns the lws versions of a configuration. The default is that of lint,
+// so that a first configuration adds no findings about lws itself.
 func (c *initCmd) versions(q *questions) (list []schema.Version, err error) {
 	if c.LWS != nil {
 		return c.LWS, nil
 	}
-	var all []string
-	for _, v := range schema.Versions {
-		all = append(all, v.String())
-	}
-	usual := strings.Join(all, ",")
 	parse := func(answer string) (list []schema.Version, err error) {
 		for word := range strings.SplitSeq(answer, ",") {
 			var v schema.Version
@@ -124,7 +141,7 @@ func (c *initCmd) versions(q *questions) (list []schema.Version, err error) {
 		}
 		return list, nil
 	}
-	answer, err := q.ask("Which versions of lws do the devices have?", usual, func(answer string) string {
+	answer, err := q.ask("Which lws versions do the devices have, such as 4.3,5.0?", schema.Latest().String(), func(answer string) string {
 		if _, err := parse(answer); err != nil {
 			return err.Error() + "."
 		}

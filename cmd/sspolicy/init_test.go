@@ -215,6 +215,29 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
+// TestQuestionsKey checks that a policy with a private key goes to a file, although no
+// flag names one, and not to one that exists.
+func TestQuestionsKey(t *testing.T) {
+	t.Chdir(t.TempDir())
+	testcert.WritePEM("server.pem", testcert.New("init").Server(nil, "localhost").Certificates[0])
+	var stdout, stderr bytes.Buffer
+	p := &program{stdout: &stdout, stderr: &stderr}
+	q := &questions{bufio.NewReader(strings.NewReader("server\nh1\n\nserver.pem\n\n\nserver.pem\n\n")), &stderr}
+	var c initCmd
+	if err := c.write(p, q); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	if stdout.Len() > 0 {
+		t.Errorf("written to standard output:\n%s", &stdout)
+	}
+	if !strings.Contains(stderr.String(), "server.pem exists") {
+		t.Errorf("asked %s", &stderr)
+	}
+	if text, err := os.ReadFile("policy.json"); !strings.Contains(string(text), `"server_key": "MI`) {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
 // TestInitRootsTooLong checks that a file that is too long for certificates is not
 // read to its end.
 func TestInitRootsTooLong(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 var configuration string
 
 // Configuration returns a configuration of sspolicy that lists versions of lws. Its other
-// settings are examples in comments.
+// settings are the defaults, or examples in comments.
 func Configuration(lws []schema.Version) string {
 	var list []string
 	for _, v := range lws {

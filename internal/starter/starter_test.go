@@ -2,6 +2,7 @@ package starter
 
 import (
 	"crypto/x509"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/codegen"
 	"github.com/secure-streams/sspolicy/internal/config"
+	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/internal/testcert"
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/lint/rules"
@@ -117,6 +119,10 @@ func TestConfiguration(t *testing.T) {
 		if !slices.Equal(c.LWS, schema.Versions) {
 			t.Errorf("versions %v", c.LWS)
 		}
+	}
+	c, _ := config.Parse(config.Name, []byte(usual))
+	if got, want := project.Options(c), project.Options(&config.Config{CertWarn: -1, LWS: schema.Versions}); !reflect.DeepEqual(got, want) || c.FailLevel != "warning" {
+		t.Errorf("the configuration changes the defaults: %+v, want %+v", got, want)
 	}
 	d, _, _ := config.Document("config.schema.json", []byte(config.JSONSchema))
 	for _, m := range d.Root.Members() {
