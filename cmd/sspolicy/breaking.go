@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/breaking"
+	"github.com/secure-streams/sspolicy/internal/config"
 	"github.com/secure-streams/sspolicy/internal/project"
 	"github.com/secure-streams/sspolicy/internal/report"
 	"github.com/secure-streams/sspolicy/schema"
@@ -130,19 +131,26 @@ func (p *program) changes(old, new string, o breaking.Options) (changes []breaki
 		if err != nil {
 			return nil, false, err
 		}
-		if project.FragmentOf(d, c) == nil {
-			continue
-		}
-		for _, file := range []string{old, new} {
-			if strings.HasPrefix(file, gitPrefix) {
-				return nil, false, usage("%s is a fragment: breaking and diff compare fragments in files, not in revisions, whose base may be another", d.Source.Name)
-			}
-		}
-		if docs[i], err = p.applied(d, c); err != nil {
+		if docs[i], err = p.comparable(d, c, old, new); err != nil {
 			return nil, false, err
 		}
 	}
 	return breaking.Compare(docs[0], docs[1], o), valid, nil
+}
+
+// comparable returns a policy unchanged, and for a fragment its base with the fragment
+// applied. It refuses a fragment if a file to compare is a revision, whose base may be
+// another.
+func (p *program) comparable(d *schema.Document, c *config.Config, files ...string) (*schema.Document, error) {
+	if project.FragmentOf(d, c) == nil {
+		return d, nil
+	}
+	for _, file := range files {
+		if strings.HasPrefix(file, gitPrefix) {
+			return nil, usage("%s is a fragment: compare fragments in files, not in revisions, whose base may be another", d.Source.Name)
+		}
+	}
+	return p.applied(d, c)
 }
 
 // approve removes the changes that a file approves.

@@ -371,7 +371,7 @@ type checkRow struct {
 
 // Run executes the command.
 func (c *certsCheckCmd) Run(p *program) error {
-	d, compiled, err := p.compile(c.File, nil, "", lint.Options{}, schema.Error)
+	d, compiled, err := p.compileAssembled(c.File, nil, "", lint.Options{}, schema.Error)
 	if err != nil {
 		return err
 	}
@@ -678,7 +678,7 @@ func (c *certsFetchCmd) Run(p *program) error {
 	}
 	address, st := c.Server, (*policy.StreamType)(nil)
 	if c.Stream != "" {
-		_, compiled, err := p.compile(c.Server, nil, c.Stream, lint.Options{}, schema.Error)
+		_, compiled, err := p.compileAssembled(c.Server, nil, c.Stream, lint.Options{}, schema.Error)
 		if err != nil {
 			return err
 		}

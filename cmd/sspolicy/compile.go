@@ -445,13 +445,7 @@ func (p *program) compile(file string, fragments []string, streamtype string, o 
 	if err != nil {
 		return nil, nil, err
 	}
-	doc, compiled, err := p.compileDocuments(base, above, streamtype, o, show)
-	if err == errFindings {
-		if policy, wrong := p.base(base); wrong == nil && policy != nil {
-			fmt.Fprintf(p.stderr, "sspolicy: %s is a fragment over %s: \"sspolicy overlay\" makes a policy of both\n", harmless(displayName(file)), harmless(policy.Source.Name))
-		}
-	}
-	return doc, compiled, err
+	return p.compileDocuments(base, above, streamtype, o, show)
 }
 
 // compileOnly is like compile, for the part of a policy that the streamtypes need.
@@ -469,8 +463,8 @@ func (p *program) compileOnly(file string, fragments, streamtypes []string, o li
 	return p.compileDocuments(base, above, "", o, show)
 }
 
-// compileAssembled is like compile, but also accepts a fragment whose base is
-// known.
+// compileAssembled is like compile, but also accepts a fragment whose base is known. It
+// is for commands that execute the policy.
 func (p *program) compileAssembled(file string, fragments []string, streamtype string, o lint.Options, show schema.Severity) (*schema.Document, *policy.Policy, error) {
 	base, above, err := p.assemble(file, fragments)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"slices"
 
 	"github.com/alecthomas/kong"
@@ -50,12 +51,13 @@ func (p *program) complete(app *kong.Application, words []string) error {
 }
 
 // streamTypeNames returns the names of the streamtypes of the policy that the
-// first argument names.
+// first argument names, or of the base of a fragment.
 func (p *program) streamTypeNames(args []string) (names []string) {
 	if len(args) == 0 || args[0] == "-" {
 		return nil
 	}
-	d, err := p.document(args[0])
+	quiet := &program{stdin: p.stdin, stdout: io.Discard, stderr: io.Discard}
+	d, _, err := quiet.assemble(args[0], nil)
 	if err != nil {
 		return nil
 	}

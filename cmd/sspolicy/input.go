@@ -57,7 +57,11 @@ func (p *program) base(d *schema.Document) (*schema.Document, error) {
 // assemble reads a policy and fragments. A fragment in place of the policy stands
 // for its base with the fragment applied.
 func (p *program) assemble(file string, fragments []string) (*schema.Document, []*schema.Document, error) {
-	d, above, err := p.layers(file, fragments)
+	d, err := p.document(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	above, err := p.documents(fragments)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,14 +72,24 @@ func (p *program) assemble(file string, fragments []string) (*schema.Document, [
 	return base, slices.Insert(above, 0, d), nil
 }
 
-// layers reads a policy and fragments.
+// layers reads a policy and fragments for a command that writes or signs the policy as it
+// is in the file. Such a command refuses a fragment in its place: alone, a fragment that
+// happens to be valid has none of the settings of its base.
 func (p *program) layers(file string, fragments []string) (*schema.Document, []*schema.Document, error) {
-	base, err := p.document(file)
+	d, err := p.document(file)
 	if err != nil {
 		return nil, nil, err
 	}
+	c, err := p.nearest(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f := project.FragmentOf(d, c); f != nil && f.Base != "" {
+		name, base := harmless(displayName(file)), harmless(f.Base)
+		return nil, nil, usage("%s is a fragment over %s (%v): use %[2]s with --overlay %[1]s, or the policy that \"sspolicy overlay %[1]s\" prints", name, base, f.At)
+	}
 	above, err := p.documents(fragments)
-	return base, above, err
+	return d, above, err
 }
 
 // fileError adds the name of the file, as the user wrote it, to an error.

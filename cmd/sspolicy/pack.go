@@ -53,11 +53,7 @@ func (c *packCmd) prefix() string { return valueOr(c.Prefix, "_ss_") }
 
 // Run executes the command.
 func (c *packCmd) Run(p *program) error {
-	doc, err := p.document(c.File)
-	if err != nil {
-		return err
-	}
-	fragments, err := p.documents(c.Overlay)
+	doc, fragments, err := p.layers(c.File, c.Overlay)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (c *reportCmd) subject(p *program, t target) (s overview.Subject, err error
 	if s.Diagnostics, err = project.Lint(s.Document, t.config, readBase, o); err != nil {
 		return s, err
 	}
-	if s.Document, err = p.applied(s.Document, t.config); err != nil || c.Base == "" {
+	if s.Document, err = p.comparable(s.Document, t.config, c.Base); err != nil || c.Base == "" {
 		return s, err
 	}
 	base, err := p.revision(c.Base)
@@ -76,6 +76,9 @@ func (c *reportCmd) subject(p *program, t target) (s overview.Subject, err error
 		return s, err
 	}
 	if base, err = p.readableText(base); err != nil {
+		return s, err
+	}
+	if base, err = p.comparable(base, t.config, c.Base); err != nil {
 		return s, err
 	}
 	s.Base = base.Source.Name

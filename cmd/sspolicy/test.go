@@ -106,6 +106,9 @@ func (c *testCmd) Run(p *program) error {
 		if len(wrong) > 0 {
 			return errors.Join(report.Write(p.stderr, report.FormatText, wrong), &exitError{code: exitUsage})
 		}
+		if err := p.assembleTest(f); err != nil {
+			return err
+		}
 		files = append(files, f)
 	}
 	all := &testReport{Version: 1, Tests: []*testRow{}}
@@ -145,6 +148,20 @@ func (c *testCmd) Run(p *program) error {
 		return errFindings
 	}
 	return nil
+}
+
+// assembleTest replaces a fragment that a file of tests names as its policy by the base
+// and the fragment. It leaves a policy that it cannot read to the run, which reports it.
+func (p *program) assembleTest(f *policytest.File) error {
+	d, err := readBase(f.Policy)
+	if err != nil {
+		return nil
+	}
+	base, err := p.base(d)
+	if err == nil && base != nil {
+		f.Policy, f.Overlays = base.Source.Name, slices.Insert(f.Overlays, 0, f.Policy)
+	}
+	return err
 }
 
 // isTests reports whether a file is a file of tests, by its name or content.
