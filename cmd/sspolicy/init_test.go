@@ -20,6 +20,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -82,7 +83,7 @@ func TestInitClients(t *testing.T) {
 		return ln.Addr().String()
 	}
 	bytesBack := func(c net.Conn) { io.Copy(c, c) }
-	broker := testbroker.FreePort(t)
+	broker := testserver.FreePort(t)
 	testbroker.Start(t, fmt.Sprintf("allow_anonymous true\nlistener %d 127.0.0.1\n", broker.Port()))
 	if out, err := exec.Command("mosquitto_pub", "-p", strconv.Itoa(int(broker.Port())), "-t", "example/down", "-r", "-m", "kept").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -141,7 +142,7 @@ func TestInitServers(t *testing.T) {
 	} {
 		protocol, client := at.protocol, at.client
 		t.Run(fmt.Sprintf("%s, TLS %v", protocol, at.tls), func(t *testing.T) {
-			port := strconv.Itoa(int(testbroker.FreePort(t).Port()))
+			port := strconv.Itoa(int(testserver.FreePort(t).Port()))
 			serving, asks := []string{"--server"}, []string{"--no-tls"}
 			if at.tls {
 				serving, asks = append(serving, "--cert", pair, "--key", pair), []string{"--ca", roots}

@@ -28,6 +28,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/secure-streams/sspolicy/internal/testbroker"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 )
 
 // planted is a text that a peer sends wherever it can: what a terminal obeys, what hides or
@@ -220,7 +221,7 @@ func listen(t *testing.T, config *tls.Config, serve func(net.Conn)) string {
 func TestRunSignals(t *testing.T) {
 	var mu sync.Mutex
 	var got bytes.Buffer
-	broker := testbroker.FreePort(t)
+	broker := testserver.FreePort(t)
 	testbroker.Start(t, fmt.Sprintf("allow_anonymous true\nlistener %d 127.0.0.1\n", broker.Port()))
 	tap := listen(t, nil, func(c net.Conn) {
 		up, err := net.Dial("tcp", broker.String())

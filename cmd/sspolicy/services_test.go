@@ -24,6 +24,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 )
 
 // A service answers like the servers of lws's example policies and of
@@ -388,7 +389,7 @@ func TestRunWS(t *testing.T) {
 
 // TestRunMQTT publishes to mosquitto, and receives the retained message.
 func TestRunMQTT(t *testing.T) {
-	at := testbroker.FreePort(t)
+	at := testserver.FreePort(t)
 	testbroker.Start(t, fmt.Sprintf("allow_anonymous true\nlistener %d 127.0.0.1\n", at.Port()))
 	v := newServices(t, "", nil)
 	v.policy = v.write("policy.json", fmt.Sprintf(`{"s": [

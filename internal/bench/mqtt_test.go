@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testbroker"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/mqtt"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -25,7 +26,7 @@ import (
 // up to 20 unacknowledged messages. x/by-hand and x/mosquitto_pub are the throughput
 // relative to the others.
 func BenchmarkPublish(b *testing.B) {
-	addr := testbroker.FreePort(b)
+	addr := testserver.FreePort(b)
 	testbroker.Start(b, fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\n", addr.Port()))
 	for qos := range byte(2) {
 		b.Run(fmt.Sprintf("qos=%d", qos), func(b *testing.B) {

@@ -29,7 +29,7 @@ func startMosquitto(t *testing.T, own *testcert.Authority, more string) (plain, 
 	cert := own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1")
 	pem := filepath.Join(t.TempDir(), "server.pem")
 	testcert.WritePEM(pem, cert)
-	plain, tls, closed = testbroker.FreePort(t), testbroker.FreePort(t), testbroker.FreePort(t)
+	plain, tls, closed = testserver.FreePort(t), testserver.FreePort(t), testserver.FreePort(t)
 	testbroker.Start(t, fmt.Sprintf(`%s
 per_listener_settings true
 listener %d 127.0.0.1

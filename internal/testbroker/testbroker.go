@@ -3,25 +3,12 @@ package testbroker
 
 import (
 	"bufio"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 )
-
-// FreePort returns a free port on loopback.
-func FreePort(t testing.TB) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
-}
 
 // Start runs a broker until the end of the test. It returns when the broker
 // listens. config is a mosquitto.conf(5), except for the log and the user.

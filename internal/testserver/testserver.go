@@ -38,14 +38,6 @@ func listen(t testing.TB, network, address string) net.Listener {
 // Addr returns the address of a listener, which must be an IP address and a port.
 func Addr(ln net.Listener) netip.AddrPort { return netip.MustParseAddrPort(ln.Addr().String()) }
 
-// Refused returns an address that refuses connections.
-func Refused(t testing.TB) netip.AddrPort {
-	t.Helper()
-	ln := Listen(t)
-	ln.Close()
-	return Addr(ln)
-}
-
 // Serve calls handle for each connection of ln, on a goroutine of its own, and
 // closes the connection when handle returns. At the end of the test it closes the
 // listener and the connections, and waits for the calls.

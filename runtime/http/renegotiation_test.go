@@ -25,9 +25,7 @@ func TestRenegotiation(t *testing.T) {
 	config := own.Server(nil, "127.0.0.1")
 	file := filepath.Join(t.TempDir(), "server.pem")
 	testcert.WritePEM(file, config.Certificates[0])
-	ln := testserver.Listen(t)
-	addr := testserver.Addr(ln)
-	ln.Close()
+	addr := testserver.FreePort(t)
 	cmd := exec.CommandContext(t.Context(), openssl, "s_server", "-accept", addr.String(), "-naccept", "1",
 		"-tls1_2", "-cert", file, "-key", file, "-legacy_renegotiation")
 	in, err := cmd.StdinPipe()

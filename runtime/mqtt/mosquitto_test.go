@@ -22,6 +22,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/testbroker"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -39,7 +40,7 @@ type broker struct {
 func startBroker(t testing.TB, settings string) *broker {
 	t.Helper()
 	dir := t.TempDir()
-	b := &broker{addr: testbroker.FreePort(t), tls: testbroker.FreePort(t), unix: filepath.Join(dir, "s"), own: testcert.New("own")}
+	b := &broker{addr: testserver.FreePort(t), tls: testserver.FreePort(t), unix: filepath.Join(dir, "s"), own: testcert.New("own")}
 	pem := filepath.Join(dir, "server.pem")
 	testcert.WritePEM(pem, b.own.Certify(testcert.Ed25519Key(), time.Now().Add(-time.Hour), "127.0.0.1", "localhost"))
 	if !strings.Contains(settings, "password_file") {

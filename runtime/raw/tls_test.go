@@ -551,9 +551,7 @@ func TestOpenSSL(t *testing.T) {
 	testcert.WritePEM(filepath.Join(dir, "cert.pem"), own.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1"))
 
 	t.Run("s_server", func(t *testing.T) {
-		free := testserver.Listen(t)
-		addr := free.Addr()
-		free.Close()
+		addr := net.TCPAddrFromAddrPort(testserver.FreePort(t))
 		cmd := exec.Command(openssl, "s_server", "-accept", addr.String(), "-cert", filepath.Join(dir, "cert.pem"), "-rev", "-quiet")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -562,7 +560,7 @@ func TestOpenSSL(t *testing.T) {
 			cmd.Process.Kill()
 			cmd.Wait()
 		}()
-		c := newContext(t, runtime.Options{}, streamType(addr, secure, retry(500)))
+		c := newContext(t, runtime.Options{}, streamType(addr, secure, retry(10_000)))
 		conn := teststream.Must(c.Open(t.Context(), "s"))
 		defer conn.Close()
 		io.WriteString(conn, "hello\n")

@@ -355,7 +355,7 @@ func TestProxyStates(t *testing.T) {
 
 // TestProxyMQTT publishes and subscribes through a proxy, on real sockets.
 func TestProxyMQTT(t *testing.T) {
-	broker := testbroker.FreePort(t)
+	broker := testserver.FreePort(t)
 	testbroker.Start(t, fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\n", broker.Port()))
 	st := &policy.StreamType{Name: "mqtt", Protocol: policy.ProtocolMQTT, Endpoint: "127.0.0.1", Port: broker.Port(),
 		MQTT:     &policy.MQTT{Topic: "t/${id}", Subscribe: "t/${id}", QoS: 1, CleanStart: true},
