@@ -206,6 +206,7 @@ func TestShutdownDrains(t *testing.T) {
 				if tt.want == "<nil>" {
 					cl.want(t, "CRE POL CNG CON tx ACK DIS DES")
 				}
+				synctest.Wait() // the peer notes what it has read
 				if !strings.HasSuffix(tt.p.String(), "DISCONNECT") {
 					t.Errorf("no DISCONNECT: %s", tt.p)
 				}

@@ -63,20 +63,19 @@ func (c *conn) watchLocked() {
 	v.validity = c.setup.Env.Watch(ping, hangup, st.SwakeValidity, c.probe, c.invalid)
 }
 
-// probe sends a PINGREQ, unless one is unanswered or keepUp is about to send one.
+// probe sends a PINGREQ, unless one is unanswered, one of keepUp has just been answered, or
+// keepUp is about to send one.
 func (c *conn) probe() {
 	c.mu.Lock()
-	due := c.liveness.pings > 0 || c.set.keepAlive > 0 && c.setup.Env.Now().Sub(c.w.lastWrite()) >= c.keepAlive()
-	c.mu.Unlock()
-	if !due {
-		c.ping()
+	defer c.mu.Unlock()
+	keepUp := c.set.keepAlive > 0 && c.setup.Env.Now().Sub(c.w.lastWrite()) >= c.keepAlive()
+	if c.liveness.pings == 0 && c.liveness.validity.Probing() && !keepUp {
+		c.pingLocked()
 	}
 }
 
-// ping sends a PINGREQ.
-func (c *conn) ping() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// pingLocked sends a PINGREQ.
+func (c *conn) pingLocked() {
 	c.liveness.pings++
 	c.w.post(appendPingreq)
 }
@@ -101,12 +100,12 @@ func (c *conn) invalid() {
 // [MQTT-3.1.2-23].
 func (c *conn) keepUp() {
 	left := c.keepAlive() - c.setup.Env.Now().Sub(c.w.lastWrite())
-	if left <= 0 {
-		c.ping()
-		left = c.keepAlive()
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if left <= 0 {
+		c.pingLocked()
+		left = c.keepAlive()
+	}
 	if c.err == nil {
 		c.liveness.keepAlive.Reset(left)
 	}

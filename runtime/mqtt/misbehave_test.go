@@ -286,6 +286,25 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
+// TestLateProbe checks that a probe of the validity timer that runs after the answer to the
+// PINGREQ of the keep alive, which is due at the same time, sends no other.
+func TestLateProbe(t *testing.T) {
+	st := streamType("s", nowhere, topics("t", "", 0))
+	st.MQTT.KeepAlive = 10 * time.Second
+	p := &peer{}
+	mqtt := New()
+	bubble(t, p, runtime.Options{Transports: []transport.Transport{mqtt}}, types(st), func(t *testing.T, ctx *runtime.Context) {
+		open(t, ctx, "s").Connect()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		for _, h := range mqtt.hubs {
+			h.conns[0].probe()
+		}
+		synctest.Wait()
+		p.want(t, "CONNECT random clean keep 10; 10s: PINGREQ")
+	})
+}
+
 // TestKeepAliveBusy checks that a stream that often sends messages, which nothing answers,
 // keeps its connection.
 func TestKeepAliveBusy(t *testing.T) {

@@ -106,6 +106,17 @@ func (v *Validity) Confirm() {
 	}
 }
 
+// Probing reports whether the latest probe awaits Confirm. A probe that runs late checks
+// this: something else may have proved that the connection works since the time of the probe.
+func (v *Validity) Probing() bool {
+	if v == nil {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.probed && !v.stopped
+}
+
 // Stop ends the watch. It does not wait for a running probe or end. It may be
 // called more than once.
 func (v *Validity) Stop() {
