@@ -21,7 +21,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
 help:
-	@echo 'make demo      take one policy through validate, lint, overlay, compile and run'
+	@echo 'make demo      run one policy through validate, lint, overlay, compile and run'
 	@echo 'make test      run all checks and tests; on Debian, as root, installs the programs they need'
 	@echo 'make build     build bin/sspolicy'
 	@echo 'make install   install the program, man page, completions and CMake package below PREFIX=$(PREFIX)'
@@ -77,17 +77,16 @@ uninstall:
 		share/fish/vendor_completions.d/sspolicy.fish share/cmake/sspolicy/*.cmake
 	-rmdir '$(DESTDIR)$(PREFIX)/share/cmake/sspolicy'
 
-# A program built with the race detector sleeps a second before it exits, and so does each
-# that a test starts.
+# By default, a program built with the race detector sleeps for a second before it exits.
 test soak: export GORACE ?= atexit_sleep_ms=0
 
 .PHONY: test
 test: need lint
 	@set -e; for m in $(MODULES); do $(GO) test -C $$m -race ./...; done
-	@$(GO) test -C internal/site -count=1 ./... # it reads files outside of its module, which a cached result ignores
+	@$(GO) test -C internal/site -count=1 ./... # its input includes files outside of its module, which the test cache ignores
 
-# The space in MB that a run needs in an empty build cache and in TMPDIR, with a margin. It
-# is not checked where df does not report it.
+# The space in MB that a run needs in an empty build cache and in TMPDIR, with a margin. The
+# check is skipped where df does not report the free space.
 CACHE_MB ?= 6000
 TMP_MB ?= 2000
 
@@ -120,9 +119,9 @@ need:
 		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(PACKAGES); \
 	fi
 
-# Other sizes of int, and the other byte order: the packages that read and write binary
-# formats, the tables that they generate, and signatures. QEMU (Debian: qemu-user) runs
-# foreign binaries, but not the programs that some tests build.
+# Tests the packages that read and write binary formats, generated tables and signatures
+# with other sizes of int and the other byte order. QEMU (Debian: qemu-user) runs foreign
+# binaries, but not the programs that some tests build.
 CODECS := ./runtime/signing ./internal/sspcwire ./runtime/policy ./runtime/internal/machine ./runtime/mqtt
 .PHONY: arch
 arch:
@@ -150,7 +149,7 @@ bench:
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 # "make test" runs TestChaos and TestSoakServers for 5 s, and TestSoak for 20 s. The tests
-# of footprints and images need the compilers of RISC-V, Xtensa and AArch64: gcc-riscv64-unknown-elf,
+# of footprints and images need compilers for RISC-V, Xtensa and AArch64: gcc-riscv64-unknown-elf,
 # gcc-xtensa-lx106 and gcc-aarch64-linux-gnu.
 .PHONY: soak
 soak: browser
@@ -165,25 +164,24 @@ soak: browser
 	SOAK=$(SOAK) $(GO) test -race -count=1 -timeout 0 -v -run '^TestSoak(Servers)?$$' ./internal/conformance
 
 # EVENTS=n,n,... keeps only these events of the plan of a seed, TRACE=1 prints the trace,
-# MINUTES=n is the time with faults, STOP=n ends after n seeds with findings.
+# MINUTES=n is the time with faults, STOP=n stops after n seeds with findings.
 .PHONY: sim
 sim:
 	SEEDS='$(SEEDS)' SEED='$(SEED)' PROTOCOL='$(PROTOCOL)' $(GO) test -count=1 -timeout 0 -v -run '^TestSim$$' ./internal/sim
 
-# It plants the defects of internal/sim whose name matches DEFECTS, and counts the seeds
-# until the simulation finds each. It fails if one is not found, except those that the file
-# lists as missed.
+# Plants the defects of internal/sim whose names match DEFECTS, and counts the seeds until
+# the simulation finds each. Fails if a defect is neither found nor listed as missed.
 .PHONY: sim-defects
 sim-defects:
 	DEFECTS='$(or $(DEFECTS),.)' $(GO) test -count=1 -timeout 0 -v -run '^TestDefects$$' ./internal/sim
 
-# It needs chromium.
+# Needs chromium.
 .PHONY: browser
 browser:
 	$(GO) test -count=1 -tags browser -run Browser ./runtime/example/... ./runtime/apilogin
 
-# Any web server can serve the page in site/playground, which needs no network once it is
-# loaded. DOCS is the address of the documentation relative to it.
+# Any web server can serve the page in site/playground. It needs no network after loading.
+# DOCS is the address of the documentation relative to the page.
 .PHONY: playground
 playground: playground/node_modules
 	GO='$(GO)' node playground/build.mjs site/playground
@@ -197,8 +195,8 @@ site:
 	$(MAKE) playground DOCS=../
 	$(GO) run -C internal/site . ../.. ../../site
 
-# The extension for VS Code, tested with the server. It needs npm. CODE_SERVER, the entry.js
-# of code-server, runs it in VS Code too, in chromium.
+# The extension for VS Code, tested with the server. Needs npm. With CODE_SERVER, the entry.js
+# of code-server, also tests it in VS Code, in chromium.
 .PHONY: vscode
 vscode: build editors/vscode/node_modules
 	npm --prefix editors/vscode run package
@@ -209,7 +207,7 @@ editors/vscode/node_modules: editors/vscode/package-lock.json
 	npm --prefix editors/vscode ci --no-audit --no-fund --ignore-scripts
 	touch $@
 
-# It needs chromium. "make test" runs the same functions without a browser, in
+# Needs chromium. "make test" tests the same functions without a browser, in
 # internal/playground.
 .PHONY: playground-test
 playground-test: site
@@ -274,8 +272,8 @@ $(TOOLS)/goreleaser:
 $(TOOLS)/cyclonedx-gomod:
 	GOBIN='$(TOOLS)' $(GO) install $(CYCLONEDX)
 
-# They build the commit HEAD in clones: the Go command finds the commit of a clone, but
-# not that of a linked work tree.
+# release-test and reproducible build HEAD in clones: the Go command does not find the commit
+# of a linked work tree.
 .PHONY: release-test
 release-test: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
 	@set -ex; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
@@ -283,7 +281,7 @@ release-test: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
 	$(MAKE) -C "$$dir/sspolicy" snapshot TOOLS='$(TOOLS)' TARGETS='$(TARGETS)'; \
 	$(GO) test -C "$$dir/sspolicy" -tags release -count=1 -timeout 60m -v ./internal/release
 
-# The second build has another folder, another module cache and an empty build cache.
+# The second build uses another folder, another module cache and an empty build cache.
 .PHONY: reproducible
 reproducible: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
 	@set -ex; dir=$$(mktemp -d); trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT; \
@@ -295,4 +293,4 @@ reproducible: $(TOOLS)/goreleaser $(TOOLS)/cyclonedx-gomod
 		$(MAKE) -C "$$dir/elsewhere/two" snapshot TOOLS='$(TOOLS)' TARGETS='$(TARGETS)'; \
 	cat "$$dir"/one/dist/*_checksums.txt; \
 	cmp "$$dir"/one/dist/*_checksums.txt "$$dir"/elsewhere/two/dist/*_checksums.txt; \
-	echo 'both builds are equal to the byte'
+	echo 'both builds are identical'

@@ -1,31 +1,31 @@
-# Compiles policies while a program is built. In CMakeLists.txt:
+# Compiles policies as part of a build. In CMakeLists.txt:
 #
 #   find_package(libwebsockets REQUIRED)
 #   find_package(sspolicy REQUIRED)    # or include(path/to/sspolicy.cmake)
 #   add_executable(app main.c)
 #   sspolicy_compile(app POLICY policy.json)
 #
-# The target gets the tables of policy.json, and #include "policy.h" in its
-# sources declares them. More arguments:
+# The target gets the tables of policy.json, and its sources can include policy.h,
+# which declares them. Other arguments:
 #
-#   LWS VERSION          the version of libwebsockets, such as 4.3; by default the one
-#                        that find_package(libwebsockets) has found
-#   OVERLAY FRAGMENT...  lay these over the policy first
-#   NAME NAME            name the files NAME.c and NAME.h; by default, like the policy
+#   LWS VERSION          the version of libwebsockets, such as 4.3; the default is the
+#                        version that find_package(libwebsockets) found
+#   OVERLAY FRAGMENT...  apply these fragments to the policy
+#   NAME NAME            write NAME.c and NAME.h; the default is the name of the policy
 #   PREFIX PREFIX        begin the symbols with PREFIX instead of _ss_
 #   ENTRY NAME           name the first table NAME instead of PREFIXstatic_policy_entry
-#   PUBLIC               targets that link this one can include the header, too
+#   PUBLIC               let targets that link this one include the header too
 #
-# The program sspolicy is the one that this file is installed with, or else the one in
-# PATH. SSPOLICY_EXECUTABLE names another one.
+# The default program is the sspolicy installed with this file, otherwise the one in PATH.
+# SSPOLICY_EXECUTABLE selects another one.
 
 if(CMAKE_VERSION VERSION_LESS 3.13)
   message(FATAL_ERROR "sspolicy needs CMake 3.13 or later, not ${CMAKE_VERSION}")
 endif()
-cmake_policy(PUSH) # functions keep these policies, and the caller its own
+cmake_policy(PUSH) # for the functions below, not for the caller
 cmake_policy(VERSION 3.13...3.25)
 
-# sspolicy runs on the build machine, also in a cross build.
+# sspolicy runs on the build machine, even in a cross build.
 find_program(SSPOLICY_EXECUTABLE sspolicy HINTS "${CMAKE_CURRENT_LIST_DIR}/../../../bin"
   NO_CMAKE_FIND_ROOT_PATH DOC "The program sspolicy")
 

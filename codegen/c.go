@@ -28,7 +28,7 @@ type COptions struct {
 	// policy2c defines.
 	Prefix, Entry string
 
-	// Build says which macros the build of lws defines, as far as known. They
+	// Build maps macros to whether the build of lws defines them, where known. They
 	// change the size of structs. See [BuildOption].
 	Build map[string]bool
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestDeletions deletes quotation marks, commas, colons and brackets of policies
-// in turn, and fixes the result. Where that is not a policy any more, the result
-// is what the policy itself is fixed to, or the text is left alone. It tries about
-// DELETIONS places in each policy: 5, or 1 if SSPOLICY_CORPUS adds many.
+// TestDeletions deletes quotation marks, commas, colons and brackets of policies in turn, and
+// fixes the result. If the deletion breaks the syntax, the fix must give the fixed original
+// policy, or leave the text unchanged. It tries about DELETIONS places in each policy: 5, or
+// 1 if SSPOLICY_CORPUS adds many.
 func TestDeletions(t *testing.T) {
 	places := "5"
 	if os.Getenv("SSPOLICY_CORPUS") != "" {

@@ -67,8 +67,7 @@ func TestFixReadmeExample(t *testing.T) {
 	}
 }
 
-// harmless are texts that fixes used to damage, with what --fix makes of them
-// now.
+// harmless are texts that careless fixes would damage, with the result of --fix.
 var harmless = []struct {
 	name, policy, want string
 }{

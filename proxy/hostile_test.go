@@ -97,7 +97,7 @@ func TestSlowClient(t *testing.T) {
 	f := newFixture(t, append(newOrigin(t).streamtypes(), st)...)
 	c := f.open(t, "flood", 0)
 	c.connect()
-	got := <-sent // the peer cannot send any more
+	got := <-sent // the peer is blocked
 	if out := f.Stats().PayloadOut; out > defaultBuflen+1<<20 {
 		t.Errorf("the proxy has taken %d bytes of %d", out, got)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testserver"
 )
 
-// TestRunAttacks checks that run ends in time, and says little, whatever an h2 server
-// does: overflow a window, flood the connection, or be silent.
+// TestRunAttacks checks that run ends in time and with little output when an h2 server
+// overflows a window, floods the connection, or is silent.
 func TestRunAttacks(t *testing.T) {
 	for name, attack := range map[string]func(*http2.Framer, uint32){
 		"overflow": func(f *http2.Framer, stream uint32) {

@@ -30,8 +30,7 @@ func generatedPolicy(n int) string {
 	return b.String()
 }
 
-// ajv validates the policies on its command line with a schema, like a script for
-// a CI step.
+// ajv validates the policies on its command line with a schema, like a script in a CI step.
 const ajv = `
 const fs = require("fs"), Ajv = require("ajv/dist/2020");
 const [schema, ...files] = process.argv.slice(2);
@@ -91,12 +90,12 @@ func BenchmarkCompileProcess(b *testing.B) {
 	}
 }
 
-// BenchmarkLintProcess runs the processes "sspolicy lint" and ajv over the same
-// policies, ajv with our JSON Schema, which covers the shape only.
+// BenchmarkLintProcess runs the processes "sspolicy lint" and ajv on the same policies, ajv
+// with the JSON Schema of sspolicy, which covers only the shape.
 //
-// The largest policy has 10 MB. It reports the time, CPU time and memory of a run, for ajv the ratio of its CPU
-// time to that of sspolicy, and for the larger policies the ratio to a tenth of the
-// streamtypes.
+// The largest policy has 10 MB. It reports the time, CPU time and memory of a run, for ajv
+// the ratio of its CPU time to that of sspolicy, and for the larger policies the ratio to a
+// tenth of the streamtypes.
 func BenchmarkLintProcess(b *testing.B) {
 	for _, tool := range []string{"node", "npm", "go"} {
 		if _, err := exec.LookPath(tool); err != nil {

@@ -22,7 +22,7 @@ func TestColor(t *testing.T) {
 	defer file.Close()
 	for _, test := range []struct {
 		flag, noColor, forceColor, term string
-		on, elsewhere                   bool // on a terminal, and to a file or pipe
+		on, elsewhere                   bool // on a terminal, and in a file or pipe
 	}{
 		{"auto", "", "", "xterm-256color", true, false},
 		{"auto", "", "", "", true, false},

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestCorpus checks that each command succeeds on any policy or reports what is
-// wrong. SSPOLICY_CORPUS is a folder with folders of policies.
+// TestCorpus checks that each command succeeds on any policy or reports an error.
+// SSPOLICY_CORPUS is a folder with folders of policies.
 func TestCorpus(t *testing.T) {
 	dir := os.Getenv("SSPOLICY_CORPUS")
 	if dir == "" {

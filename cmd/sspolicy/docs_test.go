@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestDocs checks that the documentation shows what the commands print, and its
-// other commands work. Those of README.md are executed in the root of the
-// repository, those of the other pages in fixtures.
+// TestDocs checks that the documentation shows the output of the commands, and that its
+// other commands work. It executes those of README.md in the root of the repository, those
+// of the other pages in fixtures.
 func TestDocs(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -56,8 +56,8 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// execute returns a page with the present output of the commands in its console
-// blocks. It executes indented commands too.
+// execute returns a page with the current output of the commands in its console blocks. It
+// also executes indented commands.
 func execute(t *testing.T, name, text string, commands *int) string {
 	var out strings.Builder
 	in, code := false, 0
@@ -103,8 +103,8 @@ func execute(t *testing.T, name, text string, commands *int) string {
 	return out.String()
 }
 
-// executeIndented executes a command of a page that shows no output, and reports
-// whether it did. What needs a shell, or a network, is passed over.
+// executeIndented executes a command of a page that shows no output, and reports whether it
+// did. It skips commands that need a shell or a network.
 func executeIndented(t *testing.T, name, command string) bool {
 	args := strings.Fields(command)
 	switch {

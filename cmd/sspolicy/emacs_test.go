@@ -4,9 +4,8 @@ package main
 
 import "testing"
 
-// TestEmacs checks that with eglot a mistake is marked, a key completed, explained
-// and fixed, a trust store renamed. It needs Emacs, and eglot, which Emacs has
-// since 29.
+// TestEmacs checks that Emacs with eglot marks a mistake, completes, explains and fixes a
+// key, and renames a trust store. It needs Emacs 29, or eglot.
 func TestEmacs(t *testing.T) {
 	edit(t, `diagnostic: sspolicy [out-of-range]: port must be 0 to 65535, not 70443; lws keeps 4907
 completion: timeout_ms

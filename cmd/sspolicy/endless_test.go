@@ -13,7 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
-// TestEndlessInput checks that no command reads a file or standard input without an end.
+// TestEndlessInput checks that no command reads an endless file or endless standard input.
 func TestEndlessInput(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -64,8 +64,7 @@ func TestEndlessInput(t *testing.T) {
 	}
 }
 
-// TestFoundPipe checks that a named pipe in a folder, for which nobody has asked, does not
-// stop a command.
+// TestFoundPipe checks that a named pipe found in a folder does not block a command.
 func TestFoundPipe(t *testing.T) {
 	for name, want := range map[string]string{"pipe.json": "", ".sspolicy.json": "not a regular file", ".gitignore": "not a regular file", "pipe.c": ""} {
 		dir := t.TempDir()
@@ -96,8 +95,8 @@ func TestFoundPipe(t *testing.T) {
 	}
 }
 
-// TestPipeAsBase checks that a fragment whose base is a named pipe or standard input does
-// not stop a command.
+// TestPipeAsBase checks that a named pipe or standard input as the base of a fragment does
+// not block a command.
 func TestPipeAsBase(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := syscall.Mkfifo("pipe", 0o600); err != nil {

@@ -27,13 +27,13 @@ type execution struct {
 	done     chan error // receives the result, once
 
 	received  int
-	lost      error // why the last attempt or connection ended, if no other followed
+	lost      error // reason why the last attempt or connection ended, if no other followed
 	connected bool
 
 	// About the current attempt.
 	sent     map[string]int // bytes sent, by streamtype
-	complete bool           // all is sent
-	end      *time.Timer    // see linger; nil if it has not been called
+	complete bool           // everything has been sent
+	end      *time.Timer    // see linger; nil before its call
 	answered bool           // a message was received
 	within   bool           // a message has begun and not ended
 	repeat   bool           // another request follows

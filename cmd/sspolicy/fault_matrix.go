@@ -87,7 +87,7 @@ func (c *faultMatrixCmd) Run(p *program) error {
 	found := map[string]bool{}
 	var refused error
 	var cells []faulttest.Cell
-	var files []string // of the cells
+	var files []string // files of the cells
 	for _, file := range c.Files {
 		_, compiled, err := p.compileAssembled(file, nil, "", lint.Options{}, schema.Error)
 		if err != nil {

@@ -34,8 +34,8 @@ func command(t *testing.T, args ...string) (stdout string) {
 	return out.String()
 }
 
-// initialize makes a policy, and compiles it. Package starter checks that lint and fmt
-// have nothing to say.
+// initialize writes a policy and compiles it. Package starter checks that lint and fmt
+// accept it.
 func initialize(t *testing.T, flags ...string) (file string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -46,7 +46,7 @@ func initialize(t *testing.T, flags ...string) (file string) {
 	return file
 }
 
-// TestInitClients checks that the policy of each client talks to a server.
+// TestInitClients checks that the policy of each client works with a server.
 func TestInitClients(t *testing.T) {
 	ca := testcert.New("init")
 	roots := filepath.Join(t.TempDir(), "ca.pem")
@@ -123,8 +123,7 @@ func TestInitClients(t *testing.T) {
 	}
 }
 
-// TestInitServers checks that the policy of each server serves the policy of a
-// client.
+// TestInitServers checks that the policy of each server works with the policy of a client.
 func TestInitServers(t *testing.T) {
 	ca := testcert.New("init")
 	dir := t.TempDir()
@@ -187,8 +186,8 @@ func TestInitServers(t *testing.T) {
 	}
 }
 
-// TestQuestions checks that the answers make the same policy as the flags, and
-// wrong ones are asked for again.
+// TestQuestions checks that answers give the same policy as flags, and that a question is
+// repeated after an invalid answer.
 func TestQuestions(t *testing.T) {
 	for _, tt := range []struct{ answers, flags, asked string }{
 		{"\n\n\n\n\n\n", "", "Which port? [443]"},
@@ -239,8 +238,8 @@ func TestQuestionsKey(t *testing.T) {
 	}
 }
 
-// TestInitRootsTooLong checks that a file that is too long for certificates is not
-// read to its end.
+// TestInitRootsTooLong checks that a certificate file that is too long is not read to its
+// end.
 func TestInitRootsTooLong(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "roots")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

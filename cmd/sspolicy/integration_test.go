@@ -14,8 +14,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestProblemMatcher checks that the problem matcher matches the line of each
-// finding, of whichever rule, and no other line.
+// TestProblemMatcher checks that the problem matcher matches the line of each finding,
+// whatever its rule, and no other line.
 func TestProblemMatcher(t *testing.T) {
 	text, err := os.ReadFile("../../problem-matcher.json")
 	if err != nil {
@@ -54,8 +54,8 @@ func TestProblemMatcher(t *testing.T) {
 	}
 }
 
-// TestPreCommitHooks checks that the hooks check and format policies, and leave
-// other JSON alone.
+// TestPreCommitHooks checks that the hooks check and format policies, and ignore other JSON
+// files.
 func TestPreCommitHooks(t *testing.T) {
 	text, err := os.ReadFile("../../.pre-commit-hooks.yaml")
 	if err != nil {
@@ -99,8 +99,8 @@ func TestPreCommitHooks(t *testing.T) {
 	}
 }
 
-// TestMan checks that the man page has every command, and no text that roff would
-// take for a request.
+// TestMan checks that the man page has every command, and no text that roff would interpret
+// as a request.
 func TestMan(t *testing.T) {
 	var out, stderr bytes.Buffer
 	if code := run([]string{"man"}, nil, &out, &stderr); code != exitOK {

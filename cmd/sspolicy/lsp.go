@@ -36,7 +36,7 @@ func (c *lspCmd) Run(p *program) error {
 	}
 	client := stdio{p.stdin, p.stdout, func() error { return nil }}
 	if closer, ok := p.stdin.(io.Closer); ok {
-		client.close = closer.Close // ends a waiting read
+		client.close = closer.Close // ends a pending read
 	}
 	err := lsp.Serve(context.Background(), client, version(), log.New(p.stderr, "sspolicy lsp: ", 0))
 	if errors.Is(err, lsp.ErrExit) {

@@ -13,9 +13,9 @@ import (
 	"github.com/sourcegraph/jsonrpc2"
 )
 
-// TestLSP checks that the command serves a client over its standard input and
-// output, writes nothing else there, and exits with 1 if the client is gone without
-// a shutdown request.
+// TestLSP checks that the command serves a client over its standard input and output,
+// writes nothing else there, and exits with 1 if the client disconnects without a shutdown
+// request.
 func TestLSP(t *testing.T) {
 	for _, polite := range []bool{true, false} {
 		cmd := exec.Command("sspolicy", "lsp", "--stdio")
@@ -73,8 +73,8 @@ func TestLSP(t *testing.T) {
 	}
 }
 
-// TestNeovim checks that in Neovim a mistake is marked, a key completed, explained
-// and fixed, a trust store renamed, the policy formatted.
+// TestNeovim checks that Neovim marks a mistake, completes, explains and fixes a key,
+// renames a trust store, and formats the policy.
 func TestNeovim(t *testing.T) {
 	edit(t, `diagnostic: 27:17 port must be 0 to 65535, not 70443; lws keeps 4907
 completion: timeout_ms": ,

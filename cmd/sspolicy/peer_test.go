@@ -31,28 +31,28 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testserver"
 )
 
-// planted is a text that a peer sends wherever it can: what a terminal obeys, what hides or
-// reorders text, what is not UTF-8, and what looks like a line of sspolicy.
-const planted = "\x1b]0;owned\x07\x1b[2J\u009b31m\u202eevil\r\nsspolicy: FORGED\n   0.000  s  FORGED\x7f\u2028"
+// hostile is a text that a peer sends wherever it can: terminal commands, text that hides
+// or reorders other text, invalid UTF-8, and a forged line of sspolicy.
+const hostile = "\x1b]0;owned\x07\x1b[2J\u009b31m\u202eevil\r\nsspolicy: FORGED\n   0.000  s  FORGED\x7f\u2028"
 
-// soft is a text that a header may hold.
+// soft is a hostile text that a header may contain.
 const soft = "\u009b31m\u202eevil\u2028\xff"
 
-// plant returns planted where the text must be a part of a line or UTF-8.
-func plant() string { return strings.NewReplacer("\r", "", "\n", "\v").Replace(planted) }
+// hostileLine returns hostile as a valid part of a line in UTF-8.
+func hostileLine() string { return strings.NewReplacer("\r", "", "\n", "\v").Replace(hostile) }
 
-// TestPeerTexts checks that no output of run, whatever its form, passes on what a peer says
+// TestPeerTexts checks that no form of output of run contains unescaped text of a peer
 // except the payload.
 func TestPeerTexts(t *testing.T) {
-	named := issue(t, planted, nil, func(c *x509.Certificate) {
+	named := issue(t, hostile, nil, func(c *x509.Certificate) {
 		c.DNSNames = []string{strings.Map(func(r rune) rune {
 			if r >= utf8.RuneSelf {
 				return -1
 			}
 			return r
-		}, planted)}
+		}, hostile)}
 	})
-	self := issue(t, planted, nil, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
+	self := issue(t, hostile, nil, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
 	tlsOf := func(i *certAndKey) *tls.Config {
 		return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{i.cert.Raw}, PrivateKey: i.key}}}
 	}
@@ -65,7 +65,7 @@ func TestPeerTexts(t *testing.T) {
 	}
 	wsServer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, err := websocket.Accept(w, r, nil); err == nil {
-			c.Close(4000, planted)
+			c.Close(4000, hostile)
 		}
 	}))
 	t.Cleanup(wsServer.Close)
@@ -83,19 +83,19 @@ func TestPeerTexts(t *testing.T) {
 		"names over h3":         {listenH3(t, wrong, http.NotFoundHandler()), "h3", `"tls": true, "tls_trust_store": "t"`},
 		"certificate over h3":   {listenH3(t, config, http.NotFoundHandler()), "h3", `"tls": true`},
 		"reason over h3": {listenH3(t, config, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			r.Context().Value(quicConn{}).(*quic.Conn).CloseWithError(7, planted)
+			r.Context().Value(quicConn{}).(*quic.Conn).CloseWithError(7, hostile)
 		})), "h3", `"tls": true, "tls_trust_store": "t"`},
-		"ALPN": {listen(t, &tls.Config{Certificates: config.Certificates, NextProtos: []string{plant()}}, func(net.Conn) {}),
+		"ALPN": {listen(t, &tls.Config{Certificates: config.Certificates, NextProtos: []string{hostileLine()}}, func(net.Conn) {}),
 			"h1", `"tls": true, "tls_trust_store": "t"`},
-		"status":             {serve("HTTP/1.1 404 " + plant() + "\r\nContent-Length: 0\r\n\r\n"), "h1", ``},
-		"not a status":       {serve("HTTP/1.1 " + plant() + "\r\n\r\n"), "h1", ``},
-		"not HTTP":           {serve(planted + "\r\n\r\n"), "h1", ``},
-		"header":             {serve("HTTP/1.1 200 OK\r\n" + plant() + ": x\r\n\r\n"), "h1", ``},
-		"header value":       {serve("HTTP/1.1 200 OK\r\nX-A: " + plant() + "\r\nContent-Length: 0\r\n\r\n"), "h1", ``},
-		"content-length":     {serve("HTTP/1.1 200 OK\r\nContent-Length: " + plant() + "\r\n\r\n"), "h1", ``},
-		"transfer-encoding":  {serve("HTTP/1.1 200 OK\r\nTransfer-Encoding: " + plant() + "\r\n\r\n"), "h1", ``},
-		"location":           {serve("HTTP/1.1 302 Found\r\nLocation: /" + plant() + "\r\nContent-Length: 0\r\n\r\n"), "h1", ``},
-		"host of a location": {serve("HTTP/1.1 302 Found\r\nLocation: http://" + plant() + "/\r\nContent-Length: 0\r\n\r\n"), "h1", `"allow_redirects": true`},
+		"status":             {serve("HTTP/1.1 404 " + hostileLine() + "\r\nContent-Length: 0\r\n\r\n"), "h1", ``},
+		"not a status":       {serve("HTTP/1.1 " + hostileLine() + "\r\n\r\n"), "h1", ``},
+		"not HTTP":           {serve(hostile + "\r\n\r\n"), "h1", ``},
+		"header":             {serve("HTTP/1.1 200 OK\r\n" + hostileLine() + ": x\r\n\r\n"), "h1", ``},
+		"header value":       {serve("HTTP/1.1 200 OK\r\nX-A: " + hostileLine() + "\r\nContent-Length: 0\r\n\r\n"), "h1", ``},
+		"content-length":     {serve("HTTP/1.1 200 OK\r\nContent-Length: " + hostileLine() + "\r\n\r\n"), "h1", ``},
+		"transfer-encoding":  {serve("HTTP/1.1 200 OK\r\nTransfer-Encoding: " + hostileLine() + "\r\n\r\n"), "h1", ``},
+		"location":           {serve("HTTP/1.1 302 Found\r\nLocation: /" + hostileLine() + "\r\nContent-Length: 0\r\n\r\n"), "h1", ``},
+		"host of a location": {serve("HTTP/1.1 302 Found\r\nLocation: http://" + hostileLine() + "/\r\nContent-Length: 0\r\n\r\n"), "h1", `"allow_redirects": true`},
 		"soft status":        {serve("HTTP/1.1 404 " + soft + "\r\nContent-Length: 0\r\n\r\n"), "h1", ``},
 		"soft location":      {serve("HTTP/1.1 302 Found\r\nLocation: /" + soft + "\r\nContent-Length: 0\r\n\r\n"), "h1", ``},
 		"soft host":          {serve("HTTP/1.1 302 Found\r\nLocation: http://" + soft + "/\r\nContent-Length: 0\r\n\r\n"), "h1", `"allow_redirects": true`},
@@ -106,15 +106,15 @@ func TestPeerTexts(t *testing.T) {
 		"soft upgrade":       {serve("HTTP/1.1 101 S\r\nUpgrade: " + soft + "\r\nConnection: upgrade\r\n\r\n"), "ws", ``},
 		"soft extension":     {serve("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Extensions: " + soft + "\r\n\r\n"), "ws", ``},
 		"soft subprotocol":   {serve("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Protocol: " + soft + "\r\n\r\n"), "ws", `"ws_subprotocol": "x"`},
-		"chunk":              {serve("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + plant() + "\r\n"), "h1", ``},
-		"handshake of ws":    {serve("HTTP/1.1 400 " + plant() + "\r\nContent-Length: 0\r\n\r\n"), "ws", ``},
-		"subprotocol": {serve("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Protocol: " + plant() + "\r\n\r\n"),
+		"chunk":              {serve("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + hostileLine() + "\r\n"), "h1", ``},
+		"handshake of ws":    {serve("HTTP/1.1 400 " + hostileLine() + "\r\nContent-Length: 0\r\n\r\n"), "ws", ``},
+		"subprotocol": {serve("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Protocol: " + hostileLine() + "\r\n\r\n"),
 			"ws", `"ws_subprotocol": "x"`},
 		"reason of ws": {wsServer.Listener.Addr().String(), "ws", ``},
-		"packet":       {serve(planted), "mqtt", `"mqtt_topic": "t", "mqtt_clean_start": true`},
+		"packet":       {serve(hostile), "mqtt", `"mqtt_topic": "t", "mqtt_clean_start": true`},
 		"topic": {listen(t, nil, func(c net.Conn) {
 			io.ReadFull(c, make([]byte, 10))
-			text := plant()
+			text := hostileLine()
 			io.WriteString(c, "\x20\x02\x00\x00\x90\x03\x00\x01\x00\x30"+string(rune(2+len(text)))+"\x00"+string(rune(len(text)))+text)
 			io.Copy(io.Discard, c)
 		}), "mqtt", `"mqtt_subscribe": "#", "mqtt_clean_start": true`},
@@ -172,7 +172,7 @@ func TestPeerTexts(t *testing.T) {
 // quicConn is the key of the connection in the context of a request over h3.
 type quicConn struct{}
 
-// listenH3 runs a server for h3 until the end of the test. It returns its address.
+// listenH3 runs an h3 server until the end of the test. It returns its address.
 func listenH3(t *testing.T, config *tls.Config, h http.Handler) string {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -185,8 +185,8 @@ func listenH3(t *testing.T, config *tls.Config, h http.Handler) string {
 	return pc.LocalAddr().String()
 }
 
-// listen runs a server, with TLS if there is a configuration, until the end of the test. It
-// returns its address.
+// listen runs a server until the end of the test, with TLS if config is not nil. It returns
+// its address.
 func listen(t *testing.T, config *tls.Config, serve func(net.Conn)) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -216,7 +216,7 @@ func listen(t *testing.T, config *tls.Config, serve func(net.Conn)) string {
 	return ln.Addr().String()
 }
 
-// TestRunSignals checks that a signal ends a run in order: with the message acknowledged,
+// TestRunSignals checks that a signal ends a run gracefully: with the message acknowledged,
 // and DISCONNECT or a close frame.
 func TestRunSignals(t *testing.T) {
 	var mu sync.Mutex

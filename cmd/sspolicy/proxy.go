@@ -88,7 +88,7 @@ type proxyServer struct {
 	exporter *otlp.Exporter // nil if the environment requests none
 	secure   []*tlsListener
 	draining atomic.Bool
-	served   chan error // gets the error of a socket
+	served   chan error // receives the error of a socket
 }
 
 // serve runs the proxy until ctx is done. Each value of reload makes it reload the
@@ -198,7 +198,7 @@ func (s *proxyServer) notify(state string) {
 	}
 }
 
-// readConfig reads the configuration. It has reported the error.
+// readConfig reads the configuration, and prints its mistakes.
 func (c *proxyCmd) readConfig(p *program) (*proxyconfig.Config, error) {
 	if c.Config == "" {
 		return new(proxyconfig.Config), nil
@@ -363,7 +363,7 @@ func boundAddress(l net.Listener) string {
 	return a.String()
 }
 
-// serveMetrics serves metrics and health, and returns the function that ends that.
+// serveMetrics serves metrics and health, and returns a function that stops it.
 func (s *proxyServer) serveMetrics() (end func(), err error) {
 	if s.config.Metrics == "" {
 		return func() {}, nil

@@ -8,11 +8,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 )
 
-// exportGrace is how long the last export may take.
+// exportGrace limits the time of the last export.
 const exportGrace = 5 * time.Second
 
-// export starts to report to OpenTelemetry, if the environment requests it. It returns
-// the hooks of the streams, and the function that ends it.
+// export starts the export to OpenTelemetry, if the environment requests it. It returns the
+// hooks of the streams, and a function that ends the export.
 func (s *proxyServer) export(ctx context.Context) (hooks runtime.Hooks, end func(), err error) {
 	hooks, end = s.metrics.Hooks(), func() {}
 	s.exporter, err = otlp.Start(ctx, version(), func(err error) { s.log.Warn("OpenTelemetry export failed", "err", err) })

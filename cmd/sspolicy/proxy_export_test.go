@@ -19,8 +19,8 @@ import (
 // A collector receives OTLP over HTTP.
 type collector struct {
 	mu      sync.Mutex
-	figures map[string]int64  // sums, by name
-	spans   map[string]string // outcome, by name
+	figures map[string]int64  // sums by name
+	spans   map[string]string // outcomes by name
 	service string
 	headers http.Header
 }
@@ -78,7 +78,8 @@ func value(attributes []*common.KeyValue, key string) string {
 	return ""
 }
 
-// TestProxyOTLP runs a proxy that reports to a collector, which gets the rest at the end.
+// TestProxyOTLP runs a proxy that reports to a collector, which receives the rest when the
+// proxy ends.
 func TestProxyOTLP(t *testing.T) {
 	c := &collector{figures: map[string]int64{}, spans: map[string]string{}}
 	server := httptest.NewServer(c)
@@ -115,7 +116,7 @@ func TestProxyOTLP(t *testing.T) {
 	}
 }
 
-// TestProxyOTLPSettings has environments that request nothing, or what is not supported.
+// TestProxyOTLPSettings checks environments that request nothing, or something unsupported.
 func TestProxyOTLPSettings(t *testing.T) {
 	for _, tt := range []struct {
 		name, set string

@@ -20,8 +20,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/sspc"
 )
 
-// startProcess starts sspolicy as a process, and returns it once a line of its standard
-// error contains ready.
+// startProcess starts sspolicy as a process. It returns when a line of its standard error
+// contains ready.
 func startProcess(t *testing.T, ready string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -55,8 +55,8 @@ func startProcess(t *testing.T, ready string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestProxyKilled kills proxies and clients, which are processes, by SIGKILL. A stream
-// survives the end of the proxy, and nothing remains of a client.
+// TestProxyKilled kills proxy and client processes by SIGKILL. Streams survive the end of
+// the proxy, and nothing of a client remains.
 func TestProxyKilled(t *testing.T) {
 	origin, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

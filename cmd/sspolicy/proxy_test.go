@@ -49,7 +49,7 @@ func startProxy(t testing.TB, args ...string) *proxyRun {
 	return r
 }
 
-// stop ends the run, and fails if it fails.
+// stop ends the run. It fails the test if the run fails.
 func (r *proxyRun) stop() {
 	r.end()
 	go io.Copy(io.Discard, r.lines)
@@ -59,7 +59,7 @@ func (r *proxyRun) stop() {
 	r.done <- nil
 }
 
-// log returns the next line of the log with that message.
+// log returns the next line of the log with the given message.
 func (r *proxyRun) log(msg string) map[string]any {
 	r.t.Helper()
 	for {
@@ -89,7 +89,7 @@ func get(t testing.TB, address, streamtype string) string {
 	return answer(t, conn, streamtype)
 }
 
-// answer is get for a link that is open, and closes it.
+// answer is get for an open link, which it closes.
 func answer(t testing.TB, conn net.Conn, streamtype string) string {
 	t.Helper()
 	defer conn.Close()
@@ -152,7 +152,7 @@ func TestProxy(t *testing.T) {
 			t.Errorf("%s: %q", address, got)
 		}
 	}
-	// A bad policy never replaces a good one.
+	// An invalid policy never replaces a valid one.
 	if err := os.WriteFile(file, []byte(`{"s":[`), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 // data returns the payload to send, or nil for none.
 func (c *runCmd) data(p *program, st *policy.StreamType) ([]byte, error) {
 	switch {
-	case st.Server: // it answers, by flags of its own
+	case st.Server: // servers have their own flags
 	case st.MQTT != nil && st.MQTT.Subscribe == "" && (c.Data == nil || c.Count > 0):
 		return nil, usage("streamtype %q has no mqtt_subscribe and receives nothing: give the payload to publish with --data, without --count", st.Name)
 	case st.MQTT != nil && st.MQTT.Topic == "" && c.Data != nil:
@@ -132,8 +132,8 @@ func checkCredentials(dir string) error {
 	return nil
 }
 
-// keep saves the request for the next token in the place of the last one, which is
-// now invalid.
+// keep writes the request for the next token to the file of the previous one, which is now
+// invalid.
 func (c *runCmd) keep(p *program, request string) {
 	name := policy.BlobAuth.Name(1)
 	files := &credentials.Files{Dir: c.Credentials}

@@ -21,7 +21,7 @@ type proxyFlags struct {
 	ProxySOCKS5 string `group:"Proxies" name:"proxy-socks5" placeholder:"[USER:PASSWORD@]HOST[:PORT]" help:"Connect to a tcp: or tls: proxy through this SOCKS5 proxy."`
 }
 
-// checkProxy checks the flags and arguments of a run with a proxy, or without one.
+// checkProxy checks the flags and arguments of a run with or without a proxy.
 func (c *runCmd) checkProxy() error {
 	if c.Proxy == "" {
 		switch {

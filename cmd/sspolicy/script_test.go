@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"sspolicy": main})
 }
 
-// noRaceSleep is a value of GORACE: a program that is built with the race detector would
-// otherwise sleep a second before it exits, and the tests run a thousand.
+// noRaceSleep is a value of GORACE. Without it, a program built with the race detector
+// sleeps for a second before it exits, and the tests run a thousand.
 const noRaceSleep = "atexit_sleep_ms=0"
 
 // TestStories runs the scripts in testdata/script. They have these commands besides
@@ -109,7 +109,7 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// newServer starts the server for the streams of the stories.
+// newServer starts the server of the scripts.
 func newServer(t *testing.T) *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) {
@@ -252,7 +252,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// interrupt sends SIGINT to a command when its standard error holds a text.
+// interrupt sends SIGINT to a command when its standard error contains a text.
 func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: interrupt code text command...")

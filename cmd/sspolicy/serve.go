@@ -85,13 +85,13 @@ type serverRun struct {
 	c    *runCmd
 	st   *policy.StreamType
 	name string   // of the file of --respond, or ""
-	text []byte   // of --respond; nil without
+	text []byte   // content of --respond; nil without it
 	root *os.Root // of --dir, or nil
 
 	out     sync.Mutex // locked during a write to stdout
 	stdout  io.Writer
 	clients atomic.Int64
-	served  atomic.Int64 // requests, messages or pieces
+	served  atomic.Int64 // number of requests, messages or pieces answered
 	done    chan error   // receives the result, once
 }
 
@@ -119,7 +119,7 @@ func (c *runCmd) serve(p *program, ctx *runtime.Context, st *policy.StreamType, 
 	s, err := ctx.NewStream(st.Name, runtime.Handlers{State: n.state}, runtime.WithClients(n.accept))
 	if err != nil {
 		select {
-		case err = <-n.done: // why CREATING refused
+		case err = <-n.done: // reason why CREATING failed
 		default:
 		}
 		return err

@@ -22,8 +22,8 @@ import (
 )
 
 // TestServedPolicies runs each server of fixtures/servers.json, and of the policies in the
-// folder SSPOLICY_CORPUS, and asks it. Ports are free ones. Policies of the corpus that
-// cannot be executed must say so.
+// folder SSPOLICY_CORPUS, and sends it requests. It uses free ports. Policies of the corpus
+// that cannot be executed must cause an error.
 func TestServedPolicies(t *testing.T) {
 	files := []string{"../../fixtures/servers.json"}
 	if dir := os.Getenv("SSPOLICY_CORPUS"); dir != "" {
@@ -101,7 +101,7 @@ func TestServedPolicies(t *testing.T) {
 	}
 }
 
-// dialServer connects to a server. Its certificate must be that of the policy.
+// dialServer connects to a server. The certificate must be that of the policy.
 func dialServer(st *policy.StreamType, addr string, alpn ...string) (net.Conn, error) {
 	network := "tcp"
 	if strings.HasPrefix(st.Endpoint, "+") {

@@ -26,7 +26,7 @@ const serverPolicy = `{"s": [
 	{"client": {"endpoint": "127.0.0.1", "port": 1, "protocol": "raw"}}
 ]}`
 
-// TestRunServer serves each kind of server, and asks it.
+// TestRunServer runs each kind of server, and sends it requests.
 func TestRunServer(t *testing.T) {
 	dir := t.TempDir()
 	policy, site := filepath.Join(dir, "policy.json"), filepath.Join(dir, "site")
@@ -152,7 +152,7 @@ func TestRunServer(t *testing.T) {
 	}
 }
 
-// TestRunServerUsage lists flags that do not fit a streamtype.
+// TestRunServerUsage checks the errors of flags that do not fit a streamtype.
 func TestRunServerUsage(t *testing.T) {
 	policy := filepath.Join(t.TempDir(), "policy.json")
 	if err := os.WriteFile(policy, []byte(serverPolicy), 0o666); err != nil {

@@ -69,7 +69,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// echo sends messages back to a client with a known subprotocol.
+// echo echoes messages to a client with a known subprotocol.
 func (s *service) echo(w http.ResponseWriter, r *http.Request) {
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"lws-mirror-protocol", "weather-live"}})
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *service) echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// feed sends messages until the client leaves, of the kinds that the query names.
+// feed sends messages of the kinds that the query names until the client disconnects.
 func (s *service) feed(w http.ResponseWriter, r *http.Request) {
 	kinds := strings.Split(r.URL.Query().Get("streams"), "/")
 	c, err := websocket.Accept(w, r, nil)
@@ -184,8 +184,8 @@ type services struct {
 	dir, policy, overlay string
 }
 
-// newServices starts a service, and writes an overlay that directs streamtypes of
-// a policy there. With a config the service uses TLS, except for captive portal
+// newServices starts a service, and writes an overlay that redirects streamtypes of a
+// policy to it. If config is not nil, the service uses TLS, except for captive portal
 // detection.
 func newServices(t *testing.T, policy string, config *tls.Config, streamtypes ...string) *services {
 	t.Helper()
@@ -219,7 +219,7 @@ func (v *services) write(name, text string) string {
 	return path
 }
 
-// run executes a streamtype, which must succeed, and returns what it received.
+// run executes a streamtype, which must succeed, and returns the received payload.
 func (v *services) run(t *testing.T, streamtype string, flags ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -253,12 +253,12 @@ func (v *services) assistant(t *testing.T, event, audio, directives string) {
 			t.Errorf("directives: %q, without %q", got, want)
 		}
 	}
-	if v.tokens != 2 { // one for each run
+	if v.tokens != 2 { // one per run
 		t.Errorf("%d tokens were given", v.tokens)
 	}
 }
 
-// echoes sends messages and expects them back.
+// echoes sends messages and expects their echoes.
 func (v *services) echoes(t *testing.T, streamtype string) {
 	t.Helper()
 	for _, msg := range []string{"hello", strings.Repeat("hello ", 5000)} {
@@ -328,8 +328,8 @@ func TestServices(t *testing.T) {
 	v.system(t, true)
 }
 
-// TestRunRaw executes streams over TCP, to a server that answers when it has
-// everything, and to one that never closes.
+// TestRunRaw executes streams over TCP, to a server that answers after the end of the
+// request, and to one that never closes.
 func TestRunRaw(t *testing.T) {
 	listen := func(serve func(net.Conn)) int {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -409,9 +409,9 @@ func TestRunMQTT(t *testing.T) {
 	}
 }
 
-// TestServicesOfLWS executes policies of lws's examples, in folders of the folder
-// SSPOLICY_CORPUS. Their certificates belong to servers elsewhere, so the streams
-// run without TLS, and h2 with prior knowledge.
+// TestServicesOfLWS executes the example policies of lws in subfolders of SSPOLICY_CORPUS.
+// Their certificates are those of other servers, so the streams run without TLS, and h2
+// with prior knowledge.
 func TestServicesOfLWS(t *testing.T) {
 	dir := os.Getenv("SSPOLICY_CORPUS")
 	if dir == "" {

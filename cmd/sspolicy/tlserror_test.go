@@ -23,7 +23,7 @@ type certAndKey struct {
 	key  *ecdsa.PrivateKey
 }
 
-// issue issues a certificate for a common name; itself by a nil issuer.
+// issue issues a certificate for a common name. A nil issuer makes it self-signed.
 func issue(t *testing.T, name string, by *certAndKey, change func(*x509.Certificate)) *certAndKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -135,8 +135,7 @@ func TestExplainTLS(t *testing.T) {
 	}
 }
 
-// TestClock checks the message when the clock is in 1970, as on a device without a
-// battery.
+// TestClock checks the message when the clock is in 1970, as on a device without a battery.
 func TestClock(t *testing.T) {
 	c := issue(t, "device", nil, nil).cert
 	got := explainTime(c, time.Unix(60, 0))

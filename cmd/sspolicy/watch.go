@@ -22,8 +22,8 @@ import (
 // save in several steps.
 const settle = 50 * time.Millisecond
 
-// A watch keeps the findings of files that have not changed since they were
-// checked. A nil watch keeps nothing.
+// A watch caches the findings of files that have not changed since the last check. A nil
+// watch caches nothing.
 type watch struct {
 	watcher         *fsnotify.Watcher
 	checked         map[string]checkedFile
@@ -37,7 +37,7 @@ type checkedFile struct {
 	found    []schema.Diagnostic
 }
 
-// known returns the findings of a file with this text.
+// known returns the cached findings of a file with this text.
 func (w *watch) known(file string, text []byte) (checkedFile, bool) {
 	if w == nil {
 		return checkedFile{}, false
@@ -60,7 +60,7 @@ func (w *watch) follow(f *project.Fragment) {
 	_ = w.watcher.Add(filepath.Dir(f.Base)) // the report names a base that cannot be read
 }
 
-// add keeps the findings of a file, unless it is a fragment, which depends on its base.
+// add caches the findings of a file, unless it is a fragment, which depends on its base.
 func (w *watch) add(t target, f checkedFile) {
 	if w == nil {
 		return
@@ -183,8 +183,8 @@ func (c *lintCmd) depends(file string) bool {
 	return c.watch.bases[filepath.Clean(file)] || name == ".gitignore" || strings.EqualFold(filepath.Ext(name), ".json") || extract.Holds(name)
 }
 
-// report checks the files once, after clearing the screen of a terminal. If there
-// are no findings it says so.
+// report checks the files once, after clearing the screen of a terminal. It also reports
+// the absence of findings.
 func (c *lintCmd) report(p *program) {
 	if isTerminal(p.stdout) {
 		fmt.Fprint(p.stdout, "\x1b[H\x1b[2J\x1b[3J")

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A watching is "sspolicy lint --watch" in a folder.
-type watching struct {
+// A watchRun is a running "sspolicy lint --watch" in a folder.
+type watchRun struct {
 	t     *testing.T
 	dir   string
 	cmd   *exec.Cmd
@@ -19,9 +19,9 @@ type watching struct {
 }
 
 // startWatch writes files and starts the program.
-func startWatch(t *testing.T, folder string, files map[string]string) *watching {
+func startWatch(t *testing.T, folder string, files map[string]string) *watchRun {
 	t.Helper()
-	w := &watching{t: t, dir: t.TempDir(), lines: make(chan string, 1000)}
+	w := &watchRun{t: t, dir: t.TempDir(), lines: make(chan string, 1000)}
 	for name, text := range files {
 		w.write(name, text)
 	}
@@ -45,8 +45,8 @@ func startWatch(t *testing.T, folder string, files map[string]string) *watching 
 	return w
 }
 
-// write writes a file as many editors do: beside it, and then in its place.
-func (w *watching) write(name, text string) {
+// write replaces a file atomically, like many editors.
+func (w *watchRun) write(name, text string) {
 	w.t.Helper()
 	tmp := filepath.Join(w.t.TempDir(), "new")
 	if err := os.WriteFile(tmp, []byte(text), 0o666); err != nil {
@@ -61,7 +61,7 @@ func (w *watching) write(name, text string) {
 }
 
 // await waits for a line.
-func (w *watching) await(text string) {
+func (w *watchRun) await(text string) {
 	w.t.Helper()
 	for deadline := time.After(30 * time.Second); ; {
 		select {
@@ -79,7 +79,7 @@ func (w *watching) await(text string) {
 }
 
 // end interrupts the program.
-func (w *watching) end() {
+func (w *watchRun) end() {
 	w.t.Helper()
 	if err := w.cmd.Process.Signal(os.Interrupt); err != nil {
 		w.t.Fatal(err)
@@ -91,8 +91,8 @@ func (w *watching) end() {
 	}
 }
 
-// TestWatch checks that lint --watch reports again when a file is written, replaced
-// or added, or the configuration changes; it says so when there are no findings.
+// TestWatch checks that lint --watch reports again when a file is written, replaced or
+// added, or the configuration changes, and that it reports the absence of findings.
 func TestWatch(t *testing.T) {
 	policy, err := os.ReadFile("../../fixtures/weather.json")
 	if err != nil {
@@ -118,8 +118,8 @@ func TestWatch(t *testing.T) {
 	w.end()
 }
 
-// TestWatchBase checks that a fragment is checked again when its base changes,
-// which is elsewhere.
+// TestWatchBase checks that a fragment is checked again when its base, in another folder,
+// changes.
 func TestWatchBase(t *testing.T) {
 	policy, err := os.ReadFile("../../fixtures/weather.json")
 	if err != nil {

@@ -106,7 +106,7 @@ func (c *Channel) endLocked(err error) {
 	if c.err == nil {
 		c.err = err
 	}
-	if c.requested { // Accept may not be called any more
+	if c.requested { // Accept may never be called
 		c.Conn.Close()
 	}
 	c.openLocked()

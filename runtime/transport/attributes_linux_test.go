@@ -35,7 +35,7 @@ func TestAttributes(t *testing.T) {
 		{policy.StreamType{AttrLowLatency: true}, 0x10, 6}, // Linux sets the priority
 		{policy.StreamType{AttrHighThroughput: true}, 0x08, 2},
 		{policy.StreamType{AttrHighReliability: true}, 0x04, 0},
-		{policy.StreamType{AttrLowCost: true}, 0, 0}, // the bit belongs to ECN now
+		{policy.StreamType{AttrLowCost: true}, 0, 0}, // Linux reserves the bit for ECN
 		{policy.StreamType{AttrLowLatency: true, AttrHighThroughput: true, AttrHighReliability: true, Priority: 1}, 0x1c, 1},
 	} {
 		for _, ln := range []net.Listener{

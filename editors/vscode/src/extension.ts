@@ -68,8 +68,8 @@ async function fixAll(): Promise<void> {
   await vscode.commands.executeCommand("editor.action.codeAction", {kind: "source.fixAll.sspolicy", apply: "first"})
 }
 
-// inTerminal runs sspolicy where the user sees it. The arguments do not pass through a
-// shell, since names of streamtypes may hold anything.
+// inTerminal runs sspolicy in a terminal panel. The arguments bypass the shell, since names
+// of streamtypes may contain any character.
 async function inTerminal(name: string, args: string[], cwd?: string): Promise<void> {
   const task = new vscode.Task({type: "sspolicy", name}, vscode.TaskScope.Workspace, name, "sspolicy", new vscode.ProcessExecution(program(), args, {cwd}))
   task.presentationOptions = {reveal: vscode.TaskRevealKind.Always, panel: vscode.TaskPanelKind.Dedicated}

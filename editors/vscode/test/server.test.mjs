@@ -1,5 +1,5 @@
-// Plays the editor: the messages that the extension causes, by the protocol library of
-// VS Code, against the real server. SSPOLICY is the program.
+// Sends the messages of the extension to the server, with VS Code's protocol library.
+// SSPOLICY is the program.
 import assert from "node:assert/strict"
 import {spawn} from "node:child_process"
 import {mkdtempSync, readFileSync, rmSync, writeFileSync} from "node:fs"
@@ -42,7 +42,7 @@ connection.onNotification(PublishDiagnosticsNotification.type, (p) => {
 })
 connection.listen()
 
-// rules waits until the findings of the current version are of these rules.
+// rules waits until the findings of the current version are exactly of these rules.
 function rules(...want) {
   return new Promise((resolve) => waiting.push({
     ok: (found) => JSON.stringify(found.map((d) => d.code).sort()) === JSON.stringify(want.sort()), resolve,
@@ -56,7 +56,7 @@ function position(offset) {
 
 const at = (word) => position(text.indexOf(word) + 1)
 
-// change replaces a word as typing does.
+// change replaces a word, as if typed.
 async function change(old, fresh) {
   const start = text.indexOf(old)
   const range = {start: position(start), end: position(start + old.length)}

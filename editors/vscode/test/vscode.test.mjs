@@ -1,4 +1,4 @@
-// Runs the packaged extension in VS Code, as code-server serves it to chromium.
+// Tests the packaged extension in VS Code, which code-server serves to chromium.
 // CODE_SERVER is the entry.js of code-server, SSPOLICY the program, SHOTS a folder for
 // screenshots.
 import assert from "node:assert/strict"
@@ -58,7 +58,7 @@ async function place(row, column) {
   await page.keyboard.press("Enter")
 }
 
-// saved returns the text of the file once it holds what it should.
+// saved saves the file, and returns its text once it matches a pattern.
 async function saved(pattern) {
   await page.keyboard.press("Control+s")
   for (let i = 0; i < 200; i++) {
@@ -69,7 +69,7 @@ async function saved(pattern) {
   assert.match(readFileSync(file, "utf8"), pattern)
 }
 
-// at returns the line and the column of a text in the file.
+// at returns the line and column of a text in the file.
 function at(text) {
   const before = readFileSync(file, "utf8").split(text)[0].split("\n")
   return [before.length, before.at(-1).length + 1]
@@ -92,7 +92,7 @@ test("lenses run a streamtype and show its overlays", async () => {
   await page.locator(".codelens-decoration a", {hasText: "1 overlay"}).waitFor()
 })
 
-test("the mistake is corrected by hand, and the mark goes", async () => {
+test("correcting the mistake removes the mark", async () => {
   await place(...at("70443"))
   for (let i = 0; i < 2; i++) await page.keyboard.press("Delete")
   await saved(/"port": 443/)
