@@ -32,11 +32,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestAgreement checks that a policy that lint finds no error in compiles to both
-// languages, and the runtime prepares each of its streamtypes. So lint has reported
-// an error in whatever the compiler or the runtime refuse. The policies are random
-// ones with settings at the edges of what is allowed. AGREEMENT=n makes n of them,
-// and AGREEMENT_SEED=n others.
+// TestAgreement checks that a policy without lint errors compiles to both languages, and
+// that the runtime prepares each of its streamtypes. So lint reports an error in everything
+// that the compiler or the runtime rejects. The policies are random, with settings at the
+// edges of their ranges. AGREEMENT is the number of policies, AGREEMENT_SEED the seed.
 func TestAgreement(t *testing.T) {
 	n := 1000
 	if s := os.Getenv("AGREEMENT"); s != "" {
@@ -71,8 +70,8 @@ func TestAgreement(t *testing.T) {
 	}
 }
 
-// prepare compiles a policy and creates a stream of each streamtype. It returns
-// the first error that is due to the policy.
+// prepare compiles a policy and creates a stream of each streamtype. It returns the first
+// error that the policy causes.
 func prepare(text string) error {
 	p, found := codegen.Compile(schema.NewPolicy(schema.Parse("p", []byte(text))))
 	if schema.HasErrors(found) {
@@ -98,12 +97,12 @@ func prepare(text string) error {
 	defer c.Close()
 	for _, st := range p.StreamTypes {
 		if st.Server {
-			continue // which the runtime does not execute
+			continue // not executed by the runtime
 		}
 		s, err := c.NewStream(st.Name, runtime.Handlers{})
 		if err == nil {
 			s.Destroy()
-		} else if !errors.Is(err, sink.ErrNoSink) { // which is for the program to make
+		} else if !errors.Is(err, sink.ErrNoSink) { // the program must create that transport
 			return err
 		}
 	}
@@ -115,8 +114,8 @@ type quiet struct{}
 func (quiet) Warn(string, ...any)  {}
 func (quiet) Error(string, ...any) {}
 
-// edges are values at the edges for the keys of the table, as JSON. A key without
-// any gets values by its type.
+// edges are values in JSON at the edges of the ranges of keys. A key without any gets
+// values by its type.
 var edges = map[string][]string{
 	"endpoint": texts("x.org", "x.org", "x.org", "127.0.0.1", "::1", "[::1]:80", "x.org:8080", "http://x.org/a", "https://x.org", "x.org/api", " x.org", "a..b",
 		"${m}", "${m}.x.org", "${m}/x", "http://${m}/${n}", "${m}://x.org", "${u}.x.org", "+/run/x", "+", "+@x", "file:///tmp/x", "file://", "me@x.org:1",
@@ -166,7 +165,7 @@ func texts(list ...string) []string {
 	return list
 }
 
-// usual are the settings that a streamtype of a protocol mostly has.
+// usual are the typical settings of a streamtype of a protocol.
 var usual = map[string]string{
 	"h1":   `"endpoint":"x.org","port":443,"tls":true,"http_method":"GET","http_url":"a"`,
 	"h2":   `"endpoint":"x.org","port":443,"tls":true,"http_method":"POST","http_url":"a"`,
@@ -247,7 +246,7 @@ func typical(k *schema.Key) []string {
 // testRoot is a root certificate, valid until 2099.
 const testRoot = "MIIBbjCCAROgAwIBAgIBATAKBggqhkjOPQQDAjAdMRswGQYDVQQDExJzc3BvbGljeSB0ZXN0IHJvb3QwIBcNMjAwMTAxMDAwMDAwWhgPMjA5OTEyMzEwMDAwMDBaMB0xGzAZBgNVBAMTEnNzcG9saWN5IHRlc3Qgcm9vdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNDAbY8ZpGvtck9zTfi45gEcVkoveW3Sc7Rp7azwwUSYvrP1EQcl2DG/DlKz5FR+hlxI0giDrcDh41Yb85SkrvejQjBAMA4GA1UdDwEB/wQEAwICBDAPBgNVHRMBAf8EBTADAQH/MB0GA1UdDgQWBBQSGdFnaM1aYsO3HHqWSSP3ZWiMvTAKBggqhkjOPQQDAgNJADBGAiEAl/Vz1wx/YXKOD4VbfVcjxNe733+21PE5ww4gXqtzE24CIQD621v/KNpM3CmFiK5AaLfSRb9/AEBHU007l1QgzzMUag=="
 
-// pick returns one of a list, mostly the first.
+// pick returns an element of a list, usually the first.
 func pick(r *rand.Rand, list []string) string {
 	if r.IntN(3) > 0 {
 		return list[0]

@@ -36,7 +36,7 @@ func ExampleOptions_overlays() {
 	// Output: staging.weather.example.com
 }
 
-// Diagnostics are values: a program can show them in its own way.
+// Diagnostics are values, so a program can format them itself.
 func ExampleError() {
 	_, err := sspolicy.Load("fixtures/weather-mistakes.json", sspolicy.Options{})
 	if e, ok := errors.AsType[*sspolicy.Error](err); ok {

@@ -11,8 +11,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestLoaderCost checks that a text from a network costs memory and time in proportion to
-// its size. Each text has a million bytes, or as many tokens as Loader accepts.
+// TestLoaderCost checks that the memory and time for a text from a network are proportional
+// to its size. Each text has a million bytes, or as many tokens as Loader accepts.
 func TestLoaderCost(t *testing.T) {
 	const size = 1 << 20
 	const st = `"s":[{"a":{"endpoint":"h.example.com","port":443,"protocol":"h1","http_method":"GET","http_url":"x"`

@@ -28,8 +28,8 @@ type COptions struct {
 	// policy2c defines.
 	Prefix, Entry string
 
-	// Build maps macros to whether the build of lws defines them, where known. They
-	// change the size of structs. See [BuildOption].
+	// Build maps macros to whether the build of lws defines them, if known. They change the
+	// size of structs. See [BuildOption].
 	Build map[string]bool
 }
 

@@ -45,7 +45,7 @@ func TestDeletions(t *testing.T) {
 			i := places[n]
 			broken := schema.Parse("p", []byte(text[:i]+text[i+1:]))
 			if !schema.HasErrors(broken.Syntax) {
-				continue // it was in a string or comment
+				continue // the deletion was in a string or comment
 			}
 			switch got, mended := lint.Fix(broken, rules.All(), o); {
 			case len(mended) == 0:
@@ -53,18 +53,18 @@ func TestDeletions(t *testing.T) {
 			case !schema.HasErrors(got.Syntax) && values(t, got) == want:
 				right++
 			default:
-				t.Errorf("without the %q at %v of %.80q it is made worse: %v", text[i], d.Source.Position(i), text, mended)
+				t.Errorf("without the %q at %v of %.80q the fix makes it worse: %v", text[i], d.Source.Position(i), text, mended)
 			}
 		}
 	}
-	t.Logf("%d are mended right, %d are left alone", right, alone)
+	t.Logf("%d repaired, %d unchanged", right, alone)
 	if right < 20*alone {
 		t.Errorf("only %d of %d mistakes are mended", right, right+alone)
 	}
 }
 
-// values returns a policy without white space and comments: a missing "{" before a comment
-// may come back after it.
+// values returns a policy without white space and comments, since a fix may insert a
+// missing "{" after a comment.
 func values(t *testing.T, d *schema.Document) string {
 	text, err := schema.Pack(d)
 	if err != nil {

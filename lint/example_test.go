@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// A program checks policies by rules of its own, beside those of sspolicy. A name with a
-// slash may be in comments that suppress findings, also where there is no such rule.
+// A program can check policies with its own rules in addition to those of sspolicy.
+// Comments may suppress a name with a slash even if the rule is not known.
 func Example_ownRule() {
 	ownHosts := &lint.Rule{
 		Name:     "corp/own-hosts",

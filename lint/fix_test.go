@@ -52,8 +52,8 @@ func TestFix(t *testing.T) {
 	}
 }
 
-// TestFixReadmeExample checks that the example policy of lws's README becomes one
-// that loads, except for its certificates, which are shortened there.
+// TestFixReadmeExample checks that the fixed example policy of lws's README loads, except
+// for its certificates, which the README abbreviates.
 func TestFixReadmeExample(t *testing.T) {
 	text, err := os.ReadFile(filepath.FromSlash("../fixtures/readme-example.json"))
 	if err != nil {

@@ -28,11 +28,11 @@ func FuzzFix(f *testing.F) {
 	f.Fuzz(checkLaws)
 }
 
-// FuzzFixMistakes checks that the laws hold for policies with mistakes that people
-// and programs make. Each byte of mistakes selects one, and its place.
+// FuzzFixMistakes checks that the laws hold for policies with typical mistakes of people
+// and programs. Each byte of mistakes selects a mistake and its place.
 func FuzzFixMistakes(f *testing.F) {
 	policies := readPolicies(f)
-	for i := 0; i < len(policies); i += 1 + len(policies)/120 { // seeds, which go test runs too
+	for i := 0; i < len(policies); i += 1 + len(policies)/120 { // go test runs the seeds too
 		f.Add(uint16(i), []byte{byte(i), 0, byte(3 * i)}, i%2 == 0)
 		f.Add(uint16(i), []byte{1, byte(i), byte(7 * i), 4, byte(i), byte(i)}, i%2 == 1)
 	}
@@ -48,9 +48,9 @@ func FuzzFixMistakes(f *testing.F) {
 	})
 }
 
-// mistake returns a text with a mistake of some kind at some place.
+// mistake returns a text with a mistake of the given kind and place.
 func mistake(text string, kind byte, place int) string {
-	var marks []int // offsets of what has a meaning
+	var marks []int // offsets of tokens
 	for i := range text {
 		if strings.IndexByte("\"{}[],:#\n", text[i]) >= 0 {
 			marks = append(marks, i)
@@ -77,9 +77,9 @@ func mistake(text string, kind byte, place int) string {
 	case 2:
 		return text[:from] + text[to:to+1] + text[from+1:to] + text[from:from+1] + text[to+1:] // a swap
 	case 3:
-		return text[:from] + text[to:] // a token too few
+		return text[:from] + text[to:] // a token is missing
 	case 4:
-		return text[:to] + text[from:to] + text[to:] // a token twice
+		return text[:to] + text[from:to] + text[to:] // a token is repeated
 	case 5:
 		return text[:at] // cut off
 	case 6:
@@ -113,7 +113,7 @@ func mistake(text string, kind byte, place int) string {
 	case 18:
 		return replace(`": "`, "\": \"-----BEGIN CERTIFICATE-----\nMIIBbzCCARWgAwIBAgIBATAKBggqhkjOPQQDAjAe\n-----END CERTIFICATE-----\n")
 	}
-	return text[:at] + string(rune(' '+place%95)) + text[at:] // something typed
+	return text[:at] + string(rune(' '+place%95)) + text[at:] // a typed character
 }
 
 // readPolicies returns the fixtures, the examples of the rules, and the policies
@@ -145,9 +145,9 @@ func readPolicies(t testing.TB) []string {
 	return texts
 }
 
-// changing are the rules whose safe fixes change the compiled policy, to what their
-// message says. Those about lws's parser alone are not among them: their fixes make
-// lws hold what the compiled policy holds already.
+// changing maps rules whose safe fixes change the compiled policy to their messages. Rules
+// that concern only lws's parser are not included: their fixes make lws read the policy as
+// it is compiled.
 var changing = []string{
 	"bad-endpoint", "bad-proxy", "bad-value", "double-content-length", "endpoint-override", "header-colon", "leading-slash",
 	"legacy-form", "missing-url", "syntax", "unknown-key", "unknown-method", "wrong-type",
@@ -216,8 +216,8 @@ func checkLaws(t *testing.T, text string, unsafe bool) {
 	keepsTables(t, d, fixed, mended)
 }
 
-// keepsTables checks that safe fixes leave the compiled policy as it is, except
-// where their message says otherwise.
+// keepsTables checks that safe fixes do not change the compiled policy, unless their
+// message says so.
 func keepsTables(t *testing.T, d, fixed *schema.Document, mended []schema.Diagnostic) {
 	for _, g := range mended {
 		if !g.Fixes[0].Safe || slices.Contains(changing, g.Rule) {

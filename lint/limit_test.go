@@ -10,8 +10,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestLimit checks that no more than MaxFindings of a rule are reported, and the
-// number of the rest with their severity, whether lint or the schema checks it.
+// TestLimit checks that at most MaxFindings of a rule are reported, with the number of the
+// others and their severity, by lint and by the schema.
 func TestLimit(t *testing.T) {
 	const n = 3 * schema.MaxFindings
 	var b strings.Builder
@@ -40,7 +40,7 @@ func TestLimit(t *testing.T) {
 	if count["unused-suppression"] > 0 {
 		t.Errorf("%v, though not all findings are known", last["unused-suppression"].Message)
 	}
-	// All are fixed.
+	// All mistakes are fixed.
 	text := strings.ReplaceAll(b.String(), `"zzzzz":1`, `"port":"80"`)
 	fixed, mended := lint.Fix(schema.Parse("p", []byte(text)), rules.All(), lint.Options{})
 	if len(mended) != n || strings.Contains(fixed.Source.Text, `"80"`) {

@@ -13,11 +13,11 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestTwoDeletions deletes two characters of policies at a time. A text that fixes
-// change becomes the policy again, or lacks one of the two.
+// TestTwoDeletions deletes two characters of a policy at a time. If fixes change the text,
+// they restore the policy or at least one of the two characters.
 func TestTwoDeletions(t *testing.T) {
 	const tries = 300
-	least := map[string]int{"../fixtures/weather.json": 100, "../fixtures/station.json": 100} // mended right
+	least := map[string]int{"../fixtures/weather.json": 100, "../fixtures/station.json": 100} // correctly repaired
 	random := rand.New(rand.NewSource(1))
 	for _, file := range slices.Sorted(maps.Keys(least)) {
 		text, err := os.ReadFile(file)
@@ -52,13 +52,13 @@ func TestTwoDeletions(t *testing.T) {
 			case got == squeeze(string(text[:i])+string(text[i+1:])) || got == squeeze(string(text[:j])+string(text[j+1:])):
 				half++
 			default:
-				t.Errorf("without the %q at %v and the %q at %v it is made worse: %v",
+				t.Errorf("without the %q at %v and the %q at %v the fix makes it worse: %v",
 					text[i], original.Source.Position(i), text[j], original.Source.Position(j), mended)
 			}
 		}
-		t.Logf("%s: %d mended right, %d half, %d left alone", file, right, half, alone)
+		t.Logf("%s: %d repaired, %d partly, %d unchanged", file, right, half, alone)
 		if right < least[file] {
-			t.Errorf("%s: only %d are mended right", file, right)
+			t.Errorf("%s: only %d are repaired", file, right)
 		}
 	}
 }

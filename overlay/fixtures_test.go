@@ -8,7 +8,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestIdentity lays policies over themselves, and an empty fragment over them.
+// TestIdentity applies policies and an empty fragment to the policies themselves.
 func TestIdentity(t *testing.T) {
 	patterns := []string{"../fixtures/*.json", "../fixtures/codegen/*.json"}
 	if corpus := os.Getenv("SSPOLICY_CORPUS"); corpus != "" {
@@ -32,7 +32,7 @@ func TestIdentity(t *testing.T) {
 			for _, fragment := range []*schema.Document{d, schema.Parse("empty", []byte("{}"))} {
 				r := Apply(d, []*schema.Document{fragment}, Options{})
 				if r.Document == nil {
-					continue // it has errors by itself
+					continue // it has errors on its own
 				}
 				checked++
 				if r.Document.String() != string(text) || len(r.Changes) > 0 {

@@ -118,7 +118,7 @@ func listChanges(changes []Change) string {
 	return b.String()
 }
 
-// compare compares what was measured with the result of Apply.
+// compare compares a measured result with that of Apply.
 func compare(t *testing.T, measured string, base *schema.Document, r Result) {
 	t.Helper()
 	var want []string
@@ -157,7 +157,7 @@ func compare(t *testing.T, measured string, base *schema.Document, r Result) {
 		was, now := cmp.Or(before[name], `"-"`), cmp.Or(after[name], `"-"`)
 		if was != now {
 			line := name + ": " + was + " -> " + now
-			got = append(got, line[:min(len(line), 220)]) // as the measured ones
+			got = append(got, line[:min(len(line), 220)]) // as in the measured ones
 		}
 	}
 	if d := gocmp.Diff(want, got); d != "" {
@@ -171,8 +171,7 @@ func merge(a, b map[string]string) map[string]string {
 	return m
 }
 
-// dump returns the members of lws_ss_policy_t of each streamtype, as far as the
-// cases touch them.
+// dump returns the members of lws_ss_policy_t of each streamtype that the cases affect.
 func dump(d *schema.Document) map[string]string {
 	out := map[string]string{}
 	p := schema.NewPolicy(d)
@@ -316,13 +315,13 @@ func TestLargeFragment(t *testing.T) {
 	}
 }
 
-// TestVersions checks what differs between the overlays of lws releases.
+// TestVersions checks the differences between the overlays of lws releases.
 func TestVersions(t *testing.T) {
 	const base = `{"s":[{"a":{"protocol":"h1","port":1}}]}`
 	for _, test := range []struct {
 		fragment string
 		version  string
-		finding  string // the rule; empty for none
+		finding  string // rule, or "" for none
 		port     string
 	}{
 		{"# c\n{\"s\":[{\"a\":{\"port\":2}}]}", "4.2", "", "2"},
@@ -361,8 +360,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestTruncated applies each prefix of a fragment: what is complete is applied, and
-// an error says where it ends.
+// TestTruncated applies each prefix of a fragment: the complete part is applied, and an
+// error says where it ends.
 func TestTruncated(t *testing.T) {
 	const base = `{"s":[{"a":{"port":1,"endpoint":"x"}}]}`
 	const fragment = `{"s":[{"a":{"port":2,"endpoint":"y","metadata":[{"m":"m:"}],"tls":true}}]}`

@@ -21,9 +21,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// BenchmarkEcho sends a message over ws and waits for its echo: through the proxy, and
-// by a stream of this process. SSPC_PROXY=unix:@proxy.ss.lws measures another proxy, the
-// streamtype "spam" of which echoes.
+// BenchmarkEcho sends a message over ws and waits for its echo, through the proxy and by a
+// stream of this process. SSPC_PROXY=unix:@proxy.ss.lws measures another proxy, whose
+// streamtype "spam" echoes.
 func BenchmarkEcho(b *testing.B) {
 	o := newOrigin(b)
 	for _, size := range []int{100, 1300, 16000} {
@@ -98,7 +98,7 @@ func benchEcho(b *testing.B, c *client, size int) {
 	c.until("CRE")
 	c.connect()
 	c.until("CON")
-	var frames [][]byte // as long as those of the client of lws
+	var frames [][]byte // of the size that the client of lws sends
 	for rest := size; rest > 0; rest -= 4061 {
 		p := sspcwire.Payload{Data: bytes.Repeat([]byte{'x'}, min(rest, 4061))}
 		if rest == size {
@@ -163,8 +163,8 @@ func BenchmarkGet(b *testing.B) {
 	})
 }
 
-// BenchmarkLinks measures the memory of links of 1,000 clients with 4 streams each: idle,
-// and connected to a raw peer. The clients have a socket each, and nothing else.
+// BenchmarkLinks measures the memory of links of 1,000 clients with 4 streams each, idle
+// and connected to a raw peer. Apart from a socket, a client needs no memory.
 func BenchmarkLinks(b *testing.B) {
 	for _, connected := range []bool{false, true} {
 		b.Run(fmt.Sprintf("connected=%v", connected), func(b *testing.B) {
@@ -214,7 +214,7 @@ func BenchmarkLinks(b *testing.B) {
 	}
 }
 
-// memory returns what heap and stacks hold.
+// memory returns the size of heap and stacks.
 func memory() uint64 {
 	runtime.GC()
 	var m runtime.MemStats

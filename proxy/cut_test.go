@@ -11,13 +11,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A cutter reads a link as the client of lws does, 2048 bytes at a time, and reports the
-// frames whose payload that client would deliver wrongly.
+// A cutter reads a link like the client of lws, 2048 bytes at a time, and counts the frames
+// whose payload that client would deliver incorrectly.
 type cutter struct {
 	testing.TB
 	conn  net.Conn
-	rest  []byte // of a frame that is not complete
-	empty bool   // an empty payload frame has come
+	rest  []byte // incomplete frame
+	empty bool   // an empty payload frame has arrived
 	cut   int    // frames that were cut
 	total int    // bytes of payload
 	last  policy.State
@@ -64,8 +64,8 @@ func (c *cutter) step() {
 	}
 }
 
-// TestCut checks that the client of lws can deliver all payload as it was sent: no frame
-// with flags is cut by the end of one of its reads, and after an empty frame none at all.
+// TestCut checks that the client of lws can deliver all payload unchanged: the end of one
+// of its reads splits no frame with flags, and no frame at all after an empty one.
 func TestCut(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the system does not tell what the client has read")
@@ -102,7 +102,7 @@ func TestCut(t *testing.T) {
 	for c.ends < 5*len(sizes) {
 		c.step()
 		if c.ends%7 == 0 {
-			time.Sleep(time.Millisecond) // a client that is busy
+			time.Sleep(time.Millisecond) // a busy client
 		}
 	}
 	if c.total != want || c.cut > 0 {

@@ -44,8 +44,8 @@ func (f *fixture) settled(t testing.TB) {
 	eventually(t, "the proxy has no links", func() bool { return f.Stats().Links == 0 })
 }
 
-// TestTruncated cuts what recorded clients sent at many places. The others are not
-// harmed, and nothing is left.
+// TestTruncated truncates the bytes of recorded clients at many places. Other clients are
+// not affected, and nothing is left.
 func TestTruncated(t *testing.T) {
 	links, err := sspctrace.Links()
 	if err != nil {
@@ -77,8 +77,8 @@ func TestTruncated(t *testing.T) {
 	c.until("DIS")
 }
 
-// TestSlowClient checks that a client that does not read slows its peer down, and that
-// only.
+// TestSlowClient checks that a client that does not read slows down its own peer and no
+// other.
 func TestSlowClient(t *testing.T) {
 	sent := make(chan int, 1)
 	port := testserver.ServeTCP(t, func(c net.Conn) {
@@ -110,8 +110,8 @@ func TestSlowClient(t *testing.T) {
 	f.settled(t)
 }
 
-// TestSlowPeer checks that a client is slowed down by a peer that does not read, and
-// that its end is still noticed.
+// TestSlowPeer checks that a peer that does not read slows down its client, and that the
+// end of that client is still noticed.
 func TestSlowPeer(t *testing.T) {
 	hold := make(chan struct{})
 	defer close(hold)
@@ -139,8 +139,8 @@ func TestSlowPeer(t *testing.T) {
 	f.settled(t)
 }
 
-// TestFailedBody checks that a client whose body was consumed by a failed attempt resends it
-// again from its beginning.
+// TestFailedBody checks that a client whose body was consumed by a failed attempt resends
+// it from the beginning.
 func TestFailedBody(t *testing.T) {
 	read := func(c net.Conn, last string) string {
 		var all []byte
@@ -179,8 +179,8 @@ func TestFailedBody(t *testing.T) {
 	}
 }
 
-// TestFailedAfterTimeout checks that the end of an attempt whose body was requested is reported
-// as that of a connection, also after TIMEOUT.
+// TestFailedAfterTimeout checks that an attempt whose body was requested ends with
+// DISCONNECTED, even after TIMEOUT.
 func TestFailedAfterTimeout(t *testing.T) {
 	conns := make(chan net.Conn, 1)
 	port := testserver.ServeTCP(t, func(c net.Conn) { conns <- c; io.Copy(io.Discard, c) }).Port()
@@ -196,7 +196,7 @@ func TestFailedAfterTimeout(t *testing.T) {
 	c.expect("DIS, CNG, UNR")
 }
 
-// TestFlood checks the limits of what one client can take from the others.
+// TestFlood checks the limits on the resources of one client.
 func TestFlood(t *testing.T) {
 	var log lines
 	f := newFixtureWith(t, Options{MaxLinks: 50, Logger: slog.New(slog.NewTextHandler(&log, nil))}, newOrigin(t).streamtypes()...)
@@ -212,8 +212,8 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestManyFrames checks that a link counts what small frames cost, and that metadata may
-// be set any number of times.
+// TestManyFrames checks that a link counts the overhead of small frames, and that metadata
+// may be set any number of times.
 func TestManyFrames(t *testing.T) {
 	hold := make(chan struct{})
 	defer close(hold)
@@ -263,8 +263,8 @@ func (l *lines) String() string {
 	return l.Builder.String()
 }
 
-// FuzzLink sends bytes to the proxy, after an opening that it accepts. It must end the
-// link when the client does.
+// FuzzLink sends bytes to the proxy after a valid opening. The proxy must end the link when
+// the client does.
 func FuzzLink(f *testing.F) {
 	links, err := sspctrace.Links()
 	if err != nil {

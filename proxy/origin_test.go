@@ -17,7 +17,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An origin is what the streams of the traces connect to.
+// An origin is the servers of the streams in the traces.
 type origin struct {
 	http, raw, refused int // ports
 }
@@ -104,7 +104,7 @@ func newOrigin(t testing.TB) *origin {
 	}
 }
 
-// streamtypes are those of the recorded links.
+// streamtypes are the streamtypes of the recorded links.
 func (o *origin) streamtypes() []*policy.StreamType {
 	retry := &policy.Retry{Backoff: []time.Duration{10 * time.Millisecond}, Conceal: 3}
 	h1 := func(name, method, url string, items ...policy.Metadata) *policy.StreamType {

@@ -23,7 +23,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// limit ends a test that would wait for ever.
+// limit is the time limit of a wait.
 const limit = 10 * time.Second
 
 // eventually waits until a condition holds.
@@ -174,8 +174,8 @@ func describe(t testing.TB, f sspcwire.Frame) (event string, data []byte, err er
 	return "", nil, nil
 }
 
-// until returns the events up to last, and the payload. Frames of the same message are
-// one event.
+// until returns the events up to last, and the payload. Frames of one message are one
+// event.
 func (c *client) until(last string) (events []string, body string) {
 	c.Helper()
 	inside := false
@@ -204,7 +204,7 @@ func (c *client) until(last string) (events []string, body string) {
 	}
 }
 
-// expect fails unless the events up to the last of want are those.
+// expect checks the events up to the last of want.
 func (c *client) expect(want string) (body string) {
 	c.Helper()
 	list := strings.Split(want, ", ")
@@ -215,7 +215,7 @@ func (c *client) expect(want string) (body string) {
 	return body
 }
 
-// end fails unless the proxy closes the link.
+// end checks that the proxy closes the link.
 func (c *client) end() {
 	c.Helper()
 	for {
@@ -246,15 +246,15 @@ func TestGet(t *testing.T) {
 			t.Errorf("n=%s: %d bytes", n, len(body))
 		}
 	}
-	// A client that leaves takes its stream with it.
+	// A client that disconnects takes its stream with it.
 	c.set("path", "slow")
 	c.connect()
 	c.expect("CNG")
 	c.Close()
 }
 
-// TestNoEmptyFrame checks that over tcp no empty frame follows a body: the client of lws
-// would lose payload of the next one.
+// TestNoEmptyFrame checks that no empty frame follows a body over TCP, after which the
+// client of lws would lose payload of the next one.
 func TestNoEmptyFrame(t *testing.T) {
 	f := newFixture(t, newOrigin(t).streamtypes()...)
 	l, err := Listen(Address{Network: "tcp", Host: "127.0.0.1:0"}, nil)
@@ -321,8 +321,8 @@ func TestPost(t *testing.T) {
 	}
 }
 
-// TestRideshare sends a body of two streamtypes. The answer names the last one, as from
-// the proxy of lws.
+// TestRideshare sends a body of two streamtypes. As with the proxy of lws, the answer names
+// the last one.
 func TestRideshare(t *testing.T) {
 	f := newFixture(t, newOrigin(t).streamtypes()...)
 	c := f.open(t, "ride1", 0)

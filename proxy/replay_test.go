@@ -12,7 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/internal/sspcwire"
 )
 
-// differs has the recorded links on which the proxy is meant to differ from that of lws.
+// differs lists the recorded links on which the proxy intentionally differs from that of
+// lws.
 var differs = map[string]string{
 	"h-handmade-client-vs-real-proxy/no bytes at all (handshake timeout)":                                   "see TestHandshakeTimeout",
 	"h-handmade-client-vs-real-proxy/unknown streamtype; client leaves it open and stays silent":            "closes",
@@ -29,7 +30,7 @@ var differs = map[string]string{
 	"g1-metadata-not-in-policy-hangup/UDS connection 1":                                                     "closes, and the states of the request are lost",
 }
 
-// A record is what a client got on a link.
+// A record is what a client received on a link.
 type record struct {
 	metadata map[string]bool
 	events   []string // of payload, see client.until
@@ -44,7 +45,7 @@ func (r *record) add(event string, data []byte) {
 		if r.metadata == nil {
 			r.metadata = map[string]bool{}
 		}
-		r.metadata[event[:min(len(event), 20)]] = true // traces do not have more
+		r.metadata[event[:min(len(event), 20)]] = true // traces contain no more
 	case strings.HasPrefix(event, "rx"):
 		r.body = append(r.body, data...)
 		end := strings.Contains(event, "EOM")
@@ -57,8 +58,8 @@ func (r *record) add(event string, data []byte) {
 	}
 }
 
-// TestTraces sends what recorded clients sent, and compares states byte by byte, and
-// metadata and payload, with what the proxy of lws answered.
+// TestTraces replays the bytes of recorded clients. It compares the states byte by byte,
+// and metadata and payload, with the answers of the proxy of lws.
 func TestTraces(t *testing.T) {
 	links, err := sspctrace.Links()
 	if err != nil {

@@ -48,7 +48,7 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// TestRate checks that a role waits, in both directions.
+// TestRate checks that the rate of a role applies in both directions.
 func TestRate(t *testing.T) {
 	f := newFixtureWith(t, Options{Roles: []*Role{{MaxRate: 400_000, MaxBuffered: 1000}}}, newOrigin(t).streamtypes()...)
 	c := f.open(t, "spam", 0)
@@ -76,7 +76,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestCertificate checks roles of clients of TLS.
+// TestCertificate checks the roles of TLS clients.
 func TestCertificate(t *testing.T) {
 	ca, stranger := testcert.New("ca"), testcert.New("stranger")
 	cert := func(a *testcert.Authority, name string) tls.Certificate {

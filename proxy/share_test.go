@@ -54,7 +54,8 @@ func TestRefusedShare(t *testing.T) {
 	})
 }
 
-// TestPeerShare checks that one user gets half of the links, or what the role says.
+// TestPeerShare checks that one user gets at most half of the links, or the share of its
+// role.
 func TestPeerShare(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the system does not provide the user of a client")
@@ -88,7 +89,7 @@ func TestPeerShare(t *testing.T) {
 	}
 }
 
-// TestRetryPause checks that a client cannot skip the backoff as often as it likes.
+// TestRetryPause checks that a client cannot skip the backoff without limit.
 func TestRetryPause(t *testing.T) {
 	o := newOrigin(t)
 	f := newFixture(t, &policy.StreamType{
@@ -107,8 +108,8 @@ func TestRetryPause(t *testing.T) {
 	}
 }
 
-// TestHeld checks that metadata and a frame that has not arrived count for a role, and
-// that a link of a role that holds too much cannot add metadata.
+// TestHeld checks that metadata and incomplete frames count for a role, and that a link of
+// a role that has reached its limit cannot add metadata.
 func TestHeld(t *testing.T) {
 	f := newFixtureWith(t, Options{Roles: []*Role{{MaxBuffered: 100_000}}}, newOrigin(t).streamtypes()...)
 	a, b, c := f.open(t, "get", 0), f.open(t, "get", 0), f.open(t, "get", 0)
@@ -116,7 +117,8 @@ func TestHeld(t *testing.T) {
 		t.Helper()
 		eventually(t, "the role holds so much", func() bool { return ok(f.budgets[0].buffered.Load()) })
 	}
-	// The proxy has a's metadata before b's frame takes the rest; the other way round it would refuse the metadata.
+	// The proxy receives a's metadata before b's frame takes the rest. In the other order
+	// it would reject the metadata.
 	a.set("uptag", strings.Repeat("x", 60_000))
 	held(func(n int64) bool { return n >= 60_000 })
 	b.send([]byte{byte(sspcwire.TypeTx), 0xff, 0xff}, nil)
@@ -131,7 +133,7 @@ func TestHeld(t *testing.T) {
 	held(func(n int64) bool { return n == 0 })
 }
 
-// TestLogPeer checks that a log in JSON has a peer as text.
+// TestLogPeer checks that a JSON log contains a peer as text.
 func TestLogPeer(t *testing.T) {
 	var b strings.Builder
 	slog.New(slog.NewJSONHandler(&b, nil)).Info("", "peer", Peer{Known: true, PID: 3, UID: 1, GID: 2})

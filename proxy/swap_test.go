@@ -48,7 +48,7 @@ func TestSwap(t *testing.T) {
 		t.Error(body)
 	}
 	nailed.expect("DIS, CNG, CON")
-	get.connect() // with the metadata of before
+	get.connect() // with the previous metadata
 	if body := get.expect("CNG, meta srv=probe-origin, meta ctype=application/octet-stream, CON, rx SOM EOM, ACK, DIS"); body != "012" {
 		t.Error(body)
 	}
@@ -114,7 +114,7 @@ func TestSMD(t *testing.T) {
 	}
 }
 
-// TestSlowListener checks that a client that does not read does not hold up messages for
+// TestSlowListener checks that a client that does not read does not delay messages for
 // others.
 func TestSlowListener(t *testing.T) {
 	f := newFixture(t)
@@ -123,11 +123,11 @@ func TestSlowListener(t *testing.T) {
 	quick.expect("CREATE, CRE, CNG, CON")
 	text := message(smd.ClassUser, strings.Repeat("x", smd.MaxPayload))
 	lost := 0
-	for range 300 { // more than the queues of link and SMD hold
+	for range 300 { // more than the capacity of the queues of link and SMD
 		quick.tx(text, policy.FlagSOM|policy.FlagEOM)
 		quick.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		if event, _, err := quick.next(); err != nil {
-			lost++ // a machine that is busy delays a listener too
+			lost++ // a loaded machine delays a listener too
 		} else if event != "rx SOM EOM" {
 			t.Fatal(event)
 		}

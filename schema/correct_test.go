@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// BenchmarkCorrect parses a policy with a mistake near its end that nothing
-// explains.
+// BenchmarkCorrect parses a policy with an unexplained mistake near its end.
 func BenchmarkCorrect(b *testing.B) {
 	text, err := os.ReadFile("../fixtures/station.json")
 	if err != nil {
@@ -20,8 +19,8 @@ func BenchmarkCorrect(b *testing.B) {
 	}
 }
 
-// TestCorrectLong checks that a bracket that may be missing in very many places is
-// not guessed: the parser's own fix, which would remove the other one, is not
+// TestCorrectLong checks that a bracket that may be missing in very many places is not
+// guessed, and that the parser's own fix, which would remove its counterpart, is not
 // offered.
 func TestCorrectLong(t *testing.T) {
 	items := strings.TrimSuffix(strings.Repeat(`{"m":""},`, 300), ",")

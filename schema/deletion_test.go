@@ -12,10 +12,10 @@ import (
 	"testing"
 )
 
-// TestDeletions deletes each quote, comma, colon and bracket of real policies
-// in turn, and applies the fixes for the syntax errors that follow. The result
-// means what the policy meant, or the text is left alone. SSPOLICY_CORPUS adds
-// more policies. It tries about DELETIONS places for each character.
+// TestDeletions deletes each quote, comma, colon and bracket of real policies in turn, and
+// applies the fixes of the syntax errors. The result means the same as the policy, or the
+// text is unchanged. SSPOLICY_CORPUS adds more policies. DELETIONS is the approximate
+// number of places for each character.
 func TestDeletions(t *testing.T) {
 	most, err := strconv.Atoi(cmp.Or(os.Getenv("DELETIONS"), "5"))
 	if err != nil || most < 1 {
@@ -24,7 +24,7 @@ func TestDeletions(t *testing.T) {
 	for k, file := range policies(t) {
 		most := most
 		if !strings.HasPrefix(file, "..") && most < 10 {
-			most = 1 // of the many in SSPOLICY_CORPUS
+			most = 1 // SSPOLICY_CORPUS has many policies
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -51,7 +51,7 @@ func TestDeletions(t *testing.T) {
 					}
 					broken := Parse("p", slices.Delete(slices.Clone(text), i, i+1))
 					if !HasErrors(broken.Syntax) {
-						continue // it was in a string
+						continue // the deletion was in a string
 					}
 					var edits []Edit
 					for _, g := range broken.Syntax {
@@ -71,7 +71,7 @@ func TestDeletions(t *testing.T) {
 					case len(after.Syntax) == 0 && compact(&after.Root) == means:
 						right++
 					default:
-						t.Errorf("without the %q at %v it is made worse: %v %q", c, d.Source.Position(i), broken.Syntax[0].Span, edits)
+						t.Errorf("without the %q at %v the fix makes it worse: %v %q", c, d.Source.Position(i), broken.Syntax[0].Span, edits)
 						for _, e := range edits {
 							l, at := broken.Source.Line(e.Span.Start)
 							t.Logf("%v: %q -> %q in %s|%s", e.Span, e.Span.Text(), e.NewText, l[:e.Span.Start-at], l[e.Span.Start-at:])
@@ -85,8 +85,8 @@ func TestDeletions(t *testing.T) {
 	}
 }
 
-// TestTwoQuotes deletes two quotation marks on different lines: two mistakes are
-// nearly always two findings.
+// TestTwoQuotes deletes two quotation marks on different lines, which nearly always gives
+// two findings.
 func TestTwoQuotes(t *testing.T) {
 	two, more := 0, 0
 	for _, file := range policies(t) {

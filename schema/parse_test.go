@@ -17,8 +17,8 @@ var syntaxSeeds = []string{
 	`{"a":{"b":[}]}`, `{"a":]}`, `{{"a":1}}`, "\xef\xbb\xbf{}", `{"a":-0012.5e3,"b":1.,"c":.5,"d":+1}`,
 }
 
-// FuzzParse checks that a document prints as its text, and that spans and edits are
-// inside it.
+// FuzzParse checks that a document prints as its text, and that spans and edits are inside
+// the text.
 func FuzzParse(f *testing.F) {
 	for _, s := range syntaxSeeds {
 		f.Add([]byte(s))
@@ -125,8 +125,8 @@ func TestSyntax(t *testing.T) {
 	}
 }
 
-// sketch returns a value as JSON without space, with ? for a missing value and ! for
-// an invalid one.
+// sketch returns a value as compact JSON, with ? for a missing value and ! for an invalid
+// one.
 func sketch(v *Value) string {
 	var parts []string
 	switch v.Kind {
@@ -150,8 +150,8 @@ func sketch(v *Value) string {
 	return v.Raw()
 }
 
-// TestFixes checks that applying fixes until none is left gives a text without
-// errors, if the parser offers a fix for each error.
+// TestFixes checks that repeated fixing gives a text without errors, if the parser offers a
+// fix for each error.
 func TestFixes(t *testing.T) {
 	for _, text := range []string{
 		`{"a":1,}`, `{"a":[1,]}`, `{"a":[{}}]}`, `{"s":[{}}`, `{"a":1 "b":2,,"c":3}`, `{"a" 1}`, `{a:'b',"c":True,"e":-007}`,

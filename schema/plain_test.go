@@ -8,8 +8,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v5"
 )
 
-// TestPlainly checks that plainly accepts only what the general validation
-// accepts, and usual values at all.
+// TestPlainly checks that plainly accepts only what the general validation accepts, and
+// accepts common values.
 func TestPlainly(t *testing.T) {
 	values := []string{"true", "false", "null", "0", "1", "-1", "255", "65535", "65536", "1.0", "1e2", "18446744073709551615",
 		`""`, `"x"`, `"h1"`, `"GET"`, `"true"`, `"\u0068\u0031"`, `"é"`,

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// FuzzValidate checks that Validate, which gives jsonschema only the scalars, agrees
-// with jsonschema on whole policies. For JSON without duplicate keys, both or neither
-// report errors, except for the checks that JSON Schema cannot express.
+// FuzzValidate checks that Validate, which passes only scalars to jsonschema, agrees with
+// jsonschema on whole policies. For JSON without duplicate keys, either both or neither
+// report errors, except for checks that JSON Schema cannot express.
 func FuzzValidate(f *testing.F) {
 	for _, s := range append(syntaxSeeds,
 		`{"release":1,"schema-version":"x","via-socks5":"h:1","via-socks5x":2}`,

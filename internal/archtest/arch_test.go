@@ -27,8 +27,8 @@ const (
 	module = "github.com/secure-streams/sspolicy"
 )
 
-// A rule is a row of the table: what the package of a folder may import besides
-// the standard library and packages of the same folder.
+// A rule is a row of the table: the permitted imports of the package of a folder, in
+// addition to the standard library and packages of the same folder.
 type rule struct {
 	imports []string // folders and modules; "all" for any
 	never   []string // packages that must not be imported even indirectly
@@ -112,9 +112,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// list returns the packages of all modules in the tree, and what they import. It
-// walks all folders itself: go test caches a result until a file changes that the
-// test has read, and does not know what go list reads.
+// list returns the packages of all modules in the tree, with their imports. It walks the
+// folders itself, so that go test knows the files on which the cached result depends.
 func list(t *testing.T) []*pkg {
 	t.Helper()
 	byPath := map[string]*pkg{}

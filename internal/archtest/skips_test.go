@@ -17,15 +17,15 @@ import (
 )
 
 // mayDecide matches the conditions on which a test may be skipped: the flag -short, the
-// operating system, and an environment variable that is not set. A test that lacks a
-// program or a file fails.
+// operating system, and an unset environment variable. A test fails if a program or file is
+// missing.
 var mayDecide = regexp.MustCompile(`testing\.Short\(\)|\bGOOS\b|os\.Getenv\(`)
 
 // unset matches the condition that a variable is empty.
 var unset = regexp.MustCompile(`^(\w+) == ""$`)
 
-// TestSkips checks that no test skips itself for another reason. A fuzz target may pass
-// over an input.
+// TestSkips checks that no test skips itself for another reason. A fuzz target may skip an
+// input.
 func TestSkips(t *testing.T) {
 	skips := 0
 	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
@@ -49,7 +49,7 @@ func TestSkips(t *testing.T) {
 	}
 }
 
-// checkSkips reports the wrong skips in a file, and returns how many there are in all.
+// checkSkips reports the forbidden skips in a file, and returns the number of all skips.
 func checkSkips(t *testing.T, file string) (skips int, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil || !bytes.Contains(text, []byte(".Skip")) {
@@ -81,9 +81,9 @@ func checkSkips(t *testing.T, file string) (skips int, err error) {
 	return skips, nil
 }
 
-// permitted reports whether a skip is in a fuzz target, or in the body of the innermost if
-// statement, whose condition may decide on it: as such, or since the file, text, sets its
-// variable from the environment.
+// permitted reports whether a skip is in a fuzz target, or in the body of an innermost if
+// statement with a permitted condition. text is the file, which may set the variable of the
+// condition from the environment.
 func permitted(fset *token.FileSet, text []byte, above []ast.Node, skip ast.Node) bool {
 	inner := true
 	for _, n := range slices.Backward(above) {

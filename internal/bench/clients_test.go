@@ -23,12 +23,11 @@ import (
 	ssws "github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// BenchmarkProxyClients is a proxy with 1,000 clients, each with 4 WebSocket streams. 64
-// of the streams at a time, random ones, send 64 bytes and wait for the echo. It
-// reports the resident memory of the proxy for each stream, the latency, and how many
-// echoes have not come after 30 s. SSPC_PROXY is
-// the command of another proxy, which gets the name of a policy as its last argument and
-// listens at the default address; SSPC_CLIENTS another number of clients.
+// BenchmarkProxyClients runs a proxy with 1,000 clients, each with 4 WebSocket streams. 64
+// random streams at a time send 64 bytes and wait for the echo. It reports the resident
+// memory of the proxy per stream, the latency, and the echoes missing after 30 s.
+// SSPC_PROXY is the command of another proxy, which gets the name of a policy as its last
+// argument and listens at the default address. SSPC_CLIENTS is the number of clients.
 func BenchmarkProxyClients(b *testing.B) {
 	const streams, workers, size = 4, 64, 64
 	clients := 1000

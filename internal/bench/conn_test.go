@@ -17,8 +17,8 @@ import (
 	ssws "github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// BenchmarkConnRaw exchanges echoes by Write and Read of a runtime.Conn, by one and by
-// 16 goroutines that have one each, compared with a net.Conn.
+// BenchmarkConnRaw exchanges echoes by Write and Read of a runtime.Conn, on one and on 16
+// goroutines with a Conn each, compared with a net.Conn.
 func BenchmarkConnRaw(b *testing.B) {
 	addr := netip.MustParseAddrPort(startServers(b).Raw)
 	st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: addr.Addr().String(), Port: addr.Port()}
@@ -65,7 +65,7 @@ func openConn(b *testing.B, c *runtime.Context) io.ReadWriteCloser {
 // A bareConn reads and writes messages of the library as a runtime.Conn does.
 type bareConn struct {
 	*websocket.Conn
-	r io.Reader // of the present message; nil between messages
+	r io.Reader // of the current message; nil between messages
 }
 
 func (c *bareConn) Write(p []byte) (int, error) {
@@ -88,7 +88,7 @@ func (c *bareConn) Read(p []byte) (n int, err error) {
 
 func (c *bareConn) Close() error { return c.CloseNow() }
 
-// benchmarkConn compares two kinds of connections to a server that echoes.
+// benchmarkConn compares two kinds of connections to an echo server.
 func benchmarkConn(b *testing.B, peer string, ours, peers func(*testing.B) io.ReadWriteCloser) {
 	for _, size := range []int{64, 4 << 10} {
 		for _, conns := range []int{1, 16} {

@@ -19,7 +19,7 @@ func needFiles(b *testing.B, n int) {
 	}
 }
 
-// cpuTime returns the time that the process has used of its processors.
+// cpuTime returns the CPU time of the process.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {

@@ -19,12 +19,11 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// BenchmarkHTTP makes GET requests over kept connections, by one stream and by 16
-// concurrently, and by calls of Fetch. The figures are those of the runtime; net/http-ns/op and
-// net/http-allocs/op are those of net/http by hand, in short alternate turns, so that
-// both run under the same load. x/net/http is the throughput relative to net/http, the
-// median of the turns; cpu/net/http is the processor time of an operation, garbage
-// collection included, relative to that of net/http.
+// BenchmarkHTTP makes GET requests over reused connections, by one stream, by 16 concurrent
+// streams, and by Fetch. The results are those of the runtime. net/http-ns/op and
+// net/http-allocs/op are those of hand-written net/http code, run in short alternate turns
+// under the same load. x/net/http is the median of the relative throughput; cpu/net/http is
+// the relative CPU time of an operation, garbage collection included.
 func BenchmarkHTTP(b *testing.B) {
 	s := startServers(b)
 	store, roots := trust(b, s)
@@ -71,7 +70,7 @@ func against(b *testing.B, peer string, streams int, ours, peers func(each int))
 	each := 20
 	var o, p cost
 	b.ReportAllocs()
-	b.ResetTimer() // the time of both, by which package testing chooses b.N
+	b.ResetTimer() // the time of both, from which package testing chooses b.N
 	for i := 0; o.n < b.N; i++ {
 		n := min(each, (b.N-o.n+streams-1)/streams)
 		if i%2 == 0 {
@@ -105,8 +104,8 @@ type cost struct {
 	turns         []float64 // nanoseconds per operation in each turn
 }
 
-// ratio returns the median ratio of adjacent turns, which depends less on other work of
-// the machine than the mean.
+// ratio returns the median ratio of adjacent turns, which depends less on other load than
+// the mean.
 func ratio(p, o []float64) float64 {
 	all := make([]float64, len(o))
 	for i := range all {
@@ -116,7 +115,7 @@ func ratio(p, o []float64) float64 {
 	return all[len(all)/2]
 }
 
-// add runs f, which makes each operations with each stream, and adds its cost.
+// add runs f, which makes each operations on each stream, and adds its cost.
 func (c *cost) add(f func(each int), each, streams int) {
 	var before, after goruntime.MemStats
 	goruntime.ReadMemStats(&before)

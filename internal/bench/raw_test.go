@@ -134,7 +134,7 @@ func rawStream(b *testing.B, st *policy.StreamType, kind byte, send, receive int
 	}
 }
 
-// ignoreStates makes the end of a stream no error.
+// ignoreStates ignores the end of a stream.
 func ignoreStates(s *runtime.Stream) {
 	s.SetHandlers(runtime.Handlers{State: func(*runtime.Stream, runtime.State, uint32) runtime.Result { return runtime.OK }})
 }
@@ -190,7 +190,7 @@ func BenchmarkIdleRaw(b *testing.B) {
 			connect()
 			<-echoed
 		}
-		time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
+		time.Sleep(100 * time.Millisecond) // until goroutines have ended
 		collect(&after)
 		bytes := int64(after.HeapAlloc) - int64(before.HeapAlloc) + int64(after.StackInuse) - int64(before.StackInuse)
 		b.ReportMetric(float64(bytes)/n, "B/conn")

@@ -37,7 +37,7 @@ var answering = runtime.Handlers{
 	},
 }
 
-// echoing are handlers that send back each piece.
+// echoing are handlers that echo each piece.
 func echoing(*runtime.Stream) runtime.Handlers {
 	var out []byte
 	return runtime.Handlers{
@@ -86,7 +86,7 @@ func serveNetHTTP(b *testing.B) string {
 	return ln.Addr().String()
 }
 
-// requests returns a function that makes requests by n connections: it writes request and
+// requests returns a function that makes requests on n connections: it writes request and
 // reads until the answer ends with end.
 func requests(b *testing.B, addr, request, end string, n int) (run func(each int)) {
 	conns := make([]net.Conn, n)
@@ -219,11 +219,11 @@ func BenchmarkIdleServeWS(b *testing.B) {
 func idle(b *testing.B, addr string, make func(addr string, n int) (run func(each int))) {
 	const n = 2_000
 	needFiles(b, 2*n+100)
-	make(addr, 1)(1) // what the first connection alone needs
+	make(addr, 1)(1) // memory of the first connection only
 	var before, after goruntime.MemStats
 	collect(&before)
 	make(addr, n)(1)
-	time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
+	time.Sleep(100 * time.Millisecond) // until goroutines have ended
 	collect(&after)
 	stack := int64(after.StackInuse) - int64(before.StackInuse)
 	b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+stack)/n, "B/conn")

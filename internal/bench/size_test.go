@@ -33,8 +33,8 @@ func run(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-// sizePairs are programs of testdata that do the same by hand and by policy, and how much
-// larger the second may be.
+// sizePairs are pairs of equivalent programs in testdata, hand-written and by policy, with
+// the permitted size difference.
 var sizePairs = []struct {
 	byHand, byPolicy string
 	mostKB           int64
@@ -45,8 +45,8 @@ var sizePairs = []struct {
 	{"netconn", "rawonly", 1850}, // of which 876 for a blank import of crypto/tls
 }
 
-// TestSize checks how much a policy adds to a program, and that it does not link what only
-// other policies need.
+// TestSize checks how much a policy adds to the size of a program, and that it links
+// nothing that only other policies need.
 func TestSize(t *testing.T) {
 	for _, p := range sizePairs {
 		_, byHand := build(t, p.byHand, "-ldflags=-s -w")

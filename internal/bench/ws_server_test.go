@@ -15,7 +15,7 @@ import (
 	ssws "github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// echoingMessages are handlers that send back each message.
+// echoingMessages are handlers that echo each message.
 func echoingMessages(*runtime.Stream) runtime.Handlers {
 	var message []byte
 	return runtime.Handlers{

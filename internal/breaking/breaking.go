@@ -344,8 +344,8 @@ func (c *comparison) metrics() {
 	}
 }
 
-// build compares what programs must link, and the options that lws must be built
-// with.
+// build compares the packages that programs must link, and the build options that lws
+// needs.
 func (c *comparison) build() {
 	if len(c.old.compiled.StreamTypes) == 0 {
 		return // a program has no transport yet
@@ -378,8 +378,8 @@ func (c *comparison) build() {
 	}
 }
 
-// unread reports the keys and values that the version does not read and that the
-// old policy does not have.
+// unread reports the keys and values that the version ignores and the old policy does not
+// have.
 func (c *comparison) unread() {
 	if c.version == (schema.Version{}) {
 		return
@@ -387,7 +387,7 @@ func (c *comparison) unread() {
 	type use struct {
 		section schema.Section
 		key     string
-		value   string // if the value is what is unread
+		value   string // set if the value is ignored
 	}
 	uses := func(p *schema.Policy) map[use]schema.Span {
 		m := map[use]schema.Span{}
@@ -433,7 +433,7 @@ func merge(all []Change) []Change {
 		rule     *Rule
 		text     string
 		old, new place
-		policy   bool // it is not about a streamtype
+		policy   bool // not about a streamtype
 	}
 	index := map[key]int{}
 	var merged []Change

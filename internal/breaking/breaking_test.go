@@ -228,8 +228,8 @@ func compare(t testing.TB, old, new string, o Options) []Change {
 	return Compare(schema.Parse("old.json", []byte(old)), schema.Parse("new.json", []byte(new)), o)
 }
 
-// TestErrors checks that a policy with an error is compared, except for what has
-// the error, and a change there is reported. want lists the rules, and parts of the
+// TestErrors checks that a policy with an error is compared except for the part with the
+// error, and that a change of that part is reported. want lists the rules, and parts of the
 // texts of not-compared.
 func TestErrors(t *testing.T) {
 	old := withCerts(base)
@@ -282,8 +282,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestNoSilence checks that a value that gets an error is a change, in both
-// directions, and with the same error in both policies it is none.
+// TestNoSilence checks that a value with a new error is a change, in both directions, and
+// that the same error in both policies is none.
 func TestNoSilence(t *testing.T) {
 	text := withCerts(base)
 	p := schema.NewPolicy(schema.Parse("base.json", []byte(text)))

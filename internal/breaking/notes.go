@@ -65,6 +65,6 @@ func (c *Change) category() Category {
 	return c.Rule.Category
 }
 
-// markdown escapes what Markdown would not show as it is. Texts quote names, so they
-// hold no control characters.
+// markdown escapes text for Markdown. Texts quote names, so they contain no control
+// characters.
 var markdown = strings.NewReplacer(`\`, `\\`, "`", "\\`", "*", `\*`, "<", "&lt;", "[", `\[`).Replace

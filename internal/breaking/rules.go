@@ -9,7 +9,7 @@ const (
 	Wire   Category = "WIRE"   // what peers receive
 	Trust  Category = "TRUST"  // who trusts whom
 	Timing Category = "TIMING" // when devices connect, retry and give up
-	Error  Category = "ERROR"  // unknown, as a policy has an error
+	Error  Category = "ERROR"  // unknown, since a policy has an error
 )
 
 // A Rule is a kind of breaking change. Its ID is stable.

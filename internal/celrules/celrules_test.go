@@ -112,8 +112,8 @@ func TestExpressions(t *testing.T) {
 	}
 }
 
-// TestMessages checks that a finding is where the rule says, with what the
-// expressions in the message are, and an expression that fails is a finding.
+// TestMessages checks the position of a finding and the expressions in its message, and
+// that a failing expression is a finding.
 func TestMessages(t *testing.T) {
 	for _, test := range []struct {
 		spec Spec
@@ -136,8 +136,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// TestCostOfPolicy checks that evaluations that are cheap each stop when they are
-// expensive together.
+// TestCostOfPolicy checks that evaluations of low cost stop when their total cost is too
+// high.
 func TestCostOfPolicy(t *testing.T) {
 	defer func(old uint64) { maxRule = old }(maxRule)
 	maxRule = 100_000
@@ -164,8 +164,8 @@ func TestCostOfPolicy(t *testing.T) {
 	}
 }
 
-// TestCostOfRules checks that rules that are cheap each stop when they are
-// expensive together, and each that was not checked says so.
+// TestCostOfRules checks that rules of low cost stop when their total cost is too high, and
+// that each rule that was not checked is reported.
 func TestCostOfRules(t *testing.T) {
 	defer func(old uint64) { maxRules = old }(maxRules)
 	maxRules = 1000
@@ -185,8 +185,8 @@ func TestCostOfRules(t *testing.T) {
 	}
 }
 
-// TestRegexSize checks that a regular expression that is large when compiled is
-// refused with the rule.
+// TestRegexSize checks that a rule with a regular expression that is large when compiled is
+// rejected.
 func TestRegexSize(t *testing.T) {
 	_, wrong := Compile(Spec{ID: "t/x", Target: "stream", Expression: `stream.name.matches("(a?){900}(a?){900}(a?){900}")`})
 	if len(wrong) != 1 || !strings.Contains(wrong[0].Message, "exceeds limit") {
@@ -194,8 +194,8 @@ func TestRegexSize(t *testing.T) {
 	}
 }
 
-// TestRange checks that a rule is checked if one of the versions that the policy
-// must work with is in its range.
+// TestRange checks that a rule is checked if its range contains one of the versions that
+// the policy must work with.
 func TestRange(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"", "4.1 4.2 4.3 4.4 4.5 5.0"}, {">=4.3 <5.0", "4.3 4.4 4.5"}, {"4.3", "4.3"}, {"=5.0", "5.0"}, {"> 4.1", "error"}, {"<=4.2", "4.1 4.2"},
@@ -270,8 +270,8 @@ func TestView(t *testing.T) {
 	}
 }
 
-// FuzzCompile checks that no rule panics, mistakes are inside the text, and what
-// compiles can be checked.
+// FuzzCompile checks that no rule panics, that mistakes are inside the text, and that
+// compiled rules can be checked.
 func FuzzCompile(f *testing.F) {
 	f.Add("stream", `stream.tls && stream.trust_store.startsWith("corp-")`, "${stream.name} is ${")
 	f.Add("certificate", `certificate.not_after - now < duration("24h")`, "${certificate.not_after}")
@@ -296,8 +296,8 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-// TestDocs checks that the expressions in the table of the documentation compile,
-// for the target that they name.
+// TestDocs checks that the expressions in the table of the documentation compile for the
+// target that they name.
 func TestDocs(t *testing.T) {
 	text, err := os.ReadFile("../../docs/custom-rules.md")
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expected charts")
 
-// examples are charts as the tests draw them.
+// examples are the charts of the tests.
 func examples() map[string]*Chart {
 	storm := Series{Name: "policy.json"}
 	other := Series{Name: "other.json"}
@@ -141,7 +141,7 @@ func TestFormat(t *testing.T) {
 }
 
 // FuzzChart checks that any chart is drawn, as well-formed SVG and with lines of the
-// width that was asked for.
+// requested width.
 func FuzzChart(f *testing.F) {
 	f.Add("a", 0.0, 1.0, 2.0, 3.0, 40, 5, true)
 	f.Add("\x1b[2J<&", math.Inf(1), math.NaN(), 1e300, -1e300, 0, 0, false)

@@ -88,7 +88,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that no configuration panics, and what is not JSON after
+// FuzzParse checks that no configuration panics, and that text that is not JSON after
 // standardization is an error.
 func FuzzParse(f *testing.F) {
 	f.Add(`{ // c
@@ -109,7 +109,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestApply checks that a file is found by its path from the configuration, however
+// TestApply checks that a file is found by its path relative to the configuration, however
 // it is named.
 func TestApply(t *testing.T) {
 	dir := t.TempDir()
@@ -154,7 +154,7 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// TestWith checks that a severity for a rule or a group says to check it, one for a
+// TestWith checks that a severity for a rule or a group enables it, and that one for a
 // pattern does not.
 func TestWith(t *testing.T) {
 	for text, want := range map[string][]string{
@@ -267,7 +267,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestLinkedBase checks that a policy is not a fragment for itself by another name.
+// TestLinkedBase checks that a policy under another name is not a fragment for itself.
 func TestLinkedBase(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }

@@ -33,14 +33,14 @@ var program string
 // on a slow machine takes a minute.
 const limit = 5 * time.Minute
 
-// Run runs the demo and writes it to w. The function sspolicy executes a command
-// line of sspolicy, writes its output and returns its exit code.
+// Run runs the demo and writes it to w. The function sspolicy executes a command line of
+// sspolicy, writes its output and returns its exit code.
 //
-// The files go to the folder keep or, if that is "", to a folder that is removed at
-// the end. Run changes the working directory to this folder until it returns, so
-// that commands and messages look as they do to a user.
+// The files go to the folder keep or, if that is "", to a temporary folder. Run changes the
+// working directory to this folder until it returns, so that commands and messages look as
+// they do to a user.
 //
-// Run fails if a command does not do what the demo says.
+// Run fails if the result of a command is not the expected one.
 func Run(w io.Writer, keep string, sspolicy func(w io.Writer, args ...string) int) (err error) {
 	checkout, err := findCheckout()
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestRunErrors checks that the demo fails if sspolicy does not do what it should, and
-// that it cleans up. A script of cmd/sspolicy runs the whole demo.
+// TestRunErrors checks that the demo fails if sspolicy does not give the expected results,
+// and that it cleans up. A script of cmd/sspolicy runs the whole demo.
 func TestRunErrors(t *testing.T) {
 	for _, test := range []struct {
 		name     string

@@ -1,5 +1,5 @@
-// Package dummy provides what a policy requires of a program, where streams run
-// without one.
+// Package dummy stands in for a program, where streams run without one: it provides what a
+// policy requires.
 package dummy
 
 import (
@@ -35,7 +35,7 @@ func (Credentials) ServerCertificate(context.Context, string) (*tls.Certificate,
 	return nil, transport.ErrNoCredentials
 }
 
-// Cookies is a jar that stays empty.
+// Cookies is a jar that is always empty.
 type Cookies struct{}
 
 func (Cookies) Cookies(transport.CookieScope, *url.URL) string       { return "" }

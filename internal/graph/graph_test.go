@@ -143,7 +143,7 @@ func TestDurations(t *testing.T) {
 	}
 }
 
-// hostile are names that mean something in SVG, DOT or Mermaid.
+// hostile are names with a meaning in SVG, DOT or Mermaid.
 var hostile = []string{
 	`a"b\`, `\`, "</script><script>alert(1)</script>", "x\ny\r\t", "`md` **b**", `%%{init: {"theme":"dark"}}%%`, "&lt; &amp;",
 	"#35; #quot;", "end", `"] --> z["`, "\u202egnp", "日本語", "<img src=x onerror=alert(1)>", "\x00\x01\x7f", "]]>",
@@ -217,7 +217,7 @@ var (
 		`[srtac]\d+ (?:-->|-\.->)\|` + flow + `\| [srtac]\d+|classDef (?:bad stroke:#d00,stroke-dasharray:5 3|unused opacity:0\.6)|class [srtac\d,]+ (?:bad|unused)|linkStyle [\d,]+ stroke:#d00)$`)
 )
 
-// check checks what is true of every graph.
+// check checks laws of every graph.
 func check(t *testing.T, g *Graph) {
 	t.Helper()
 	svg := g.SVG()

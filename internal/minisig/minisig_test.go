@@ -27,7 +27,7 @@ func signature(t testing.TB, file string) (public, private, sig []byte) {
 	return public, private, sig
 }
 
-// TestVerify checks that nothing is accepted that was changed.
+// TestVerify checks that changed texts are rejected.
 func TestVerify(t *testing.T) {
 	public, private, sig := signature(t, "dir/version:9\tproduct:x\n.json")
 	m, err := Verify(public, policy, sig)

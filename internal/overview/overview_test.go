@@ -35,7 +35,7 @@ func write(t testing.TB, text string) string {
 	return b.String()
 }
 
-// check checks what is true of every page, and returns its text.
+// check checks laws of every page, and returns its text.
 func check(t testing.TB, page string) string {
 	t.Helper()
 	root, err := html.Parse(strings.NewReader(page))

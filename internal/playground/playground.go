@@ -1,4 +1,5 @@
-// Package playground answers the page that checks and compiles policies in a browser.
+// Package playground answers the requests of the page that checks and compiles policies in
+// a browser.
 package playground
 
 import (

@@ -210,7 +210,7 @@ type reader struct {
 	found []schema.Diagnostic
 }
 
-// errorf adds a mistake at the place of a JSON Pointer.
+// errorf adds a mistake at a JSON Pointer.
 func (r *reader) errorf(pointer, format string, args ...any) {
 	r.errorAt(r.at(pointer).Span, format, args...)
 }
@@ -219,7 +219,7 @@ func (r *reader) errorAt(at schema.Span, format string, args ...any) {
 	r.found = append(r.found, schema.Diagnostic{Rule: config.Rule, Severity: schema.Error, Span: at, Message: fmt.Sprintf(format, args...)})
 }
 
-// at returns the value of a JSON Pointer, or the nearest around it.
+// at returns the value of a JSON Pointer, or of the nearest existing parent.
 func (r *reader) at(pointer string) *schema.Value {
 	v := &r.d.Root
 	for token := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
@@ -388,7 +388,7 @@ func (r *reader) check(c *Config) {
 	}
 }
 
-// ids looks users or groups up.
+// ids looks up users or groups.
 func (r *reader) ids(at string, names []string, lookup func(string) (uint32, error)) (ids []uint32) {
 	for i, name := range names {
 		id, err := lookup(name)

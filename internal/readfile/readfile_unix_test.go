@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestSpecialFiles checks that a device without an end is read up to the limit. A
-// named pipe, which a search may find, is not opened.
+// TestSpecialFiles checks that an endless device is read up to the limit, and that a named
+// pipe found by a search is not opened.
 func TestSpecialFiles(t *testing.T) {
 	if _, err := Any("/dev/zero", 1<<20); err == nil || err.Error() != "read /dev/zero: larger than 1 MiB, the limit" {
 		t.Errorf("/dev/zero: %v", err)

@@ -16,10 +16,10 @@ import (
 	"testing"
 )
 
-// fakeProgram is what the archive of the fake release has as sspolicy.
+// fakeProgram is the sspolicy in the archive of the fake release.
 const fakeProgram = "#!/bin/sh\necho \"fake sspolicy $*\"\n"
 
-// newArchive returns an archive as a release has it, with a program.
+// newArchive returns an archive in the form of a release, with a program.
 func newArchive(t *testing.T, folder, program string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -131,8 +131,8 @@ func TestActionInstall(t *testing.T) {
 	}
 }
 
-// TestActionVersion checks that a version that is not a tag is refused before a
-// program is looked for, and begins no command of the runner.
+// TestActionVersion checks that a version that is not a tag is rejected before a program is
+// searched for, and does not form a command of the runner.
 func TestActionVersion(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(dir+"/sspolicy", []byte("#!/bin/sh\n"), 0o755); err != nil {

@@ -1,3 +1,3 @@
-// Package release tests the files of a release as their users meet them. "make
+// Package release tests the files of a release from the view of their users. "make
 // release-test" builds the files and runs the tests.
 package release

@@ -14,8 +14,8 @@ import (
 
 var goLine = regexp.MustCompile(`(?m)^go (\d+\.\d+)(\.\d+)?$`)
 
-// TestOldestGo checks that the version of Go in go.mod is not newer than necessary: the
-// packages of the runtime import a module that needs it. All modules have the same version.
+// TestOldestGo checks that the version of Go in go.mod is the oldest possible: the packages
+// of the runtime import a module that needs it. All modules have the same version.
 func TestOldestGo(t *testing.T) {
 	var versions []string
 	err := filepath.WalkDir("../..", func(file string, d fs.DirEntry, err error) error {

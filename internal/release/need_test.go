@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestNeedDisk checks that "make need" says before anything is built how much disk space
-// is missing.
+// TestNeedDisk checks that "make need" reports missing disk space before it builds
+// anything.
 func TestNeedDisk(t *testing.T) {
 	cmd := exec.Command("make", "-C", "../..", "need", "CACHE_MB=999999999", "TMP_MB=1")
 	out, err := cmd.CombinedOutput()

@@ -40,7 +40,7 @@ func FuzzWrite(f *testing.F) {
 	})
 }
 
-// checkText checks that the content breaks no line, and that each excerpt has a mark.
+// checkText checks that the content does not break lines, and that each excerpt has a mark.
 func checkText(t *testing.T, text string, r *Report) {
 	heads, excerpts, marks := 0, 0, 0
 	for line := range strings.Lines(text) {

@@ -20,33 +20,33 @@ var files embed.FS
 // A Link is one link of a trace.
 type Link struct {
 	File  string // without folder and extension
-	Title string // what a hand-made peer tries
+	Title string // what a hand-made peer attempts
 	Steps []Step
 
 	// Closed is which peer closed the link, "proxy" or "client", or "".
 	Closed string
 	// Crashed reports whether that killed the peer.
 	Crashed bool
-	// Log is what the client printed: "STATE LWSSSCS_CREATING (1) ack=0x0",
-	// "RX len=5 flags=0x3 total=5 data='hello' rideshare=get", and the like.
+	// Log is the output of the client: "STATE LWSSSCS_CREATING (1) ack=0x0", "RX len=5
+	// flags=0x3 total=5 data='hello' rideshare=get", and the like.
 	Log []string
 }
 
 // Name returns file and title.
 func (l *Link) Name() string { return l.File + "/" + l.Title }
 
-// A Step is what one peer sent: a frame, or the bytes of one write.
+// A Step is a frame, or the bytes of one write, that a peer sent.
 type Step struct {
 	FromProxy bool
 	Bytes     []byte
 	// Abridged reports that the trace has only the beginning of Bytes. If Bytes is one
-	// frame, the rest of it is filled up with the last byte that is known.
+	// frame, its rest repeats the last known byte.
 	Abridged bool
 	// Partial reports that the frames in Bytes are not complete.
 	Partial bool
 }
 
-// Bytes returns what one peer sent, up to the first partial step.
+// Bytes returns the bytes that one peer sent, up to the first partial step.
 func (l *Link) Bytes(fromProxy bool) []byte {
 	var b []byte
 	for _, s := range l.Steps {

@@ -1,6 +1,6 @@
-// Package systemd communicates with a service manager: sockets that it has opened,
-// and notifications (sd_listen_fds(3), sd_notify(3)). Both use environment
-// variables and a datagram, for which a dependency would be more code than this.
+// Package systemd communicates with a service manager: it gets sockets and sends
+// notifications (sd_listen_fds(3), sd_notify(3)). Both need only environment variables and
+// a datagram, so a dependency would be larger than this code.
 package systemd
 
 import (
@@ -21,7 +21,7 @@ const firstFD = 3
 func Listeners() ([]net.Listener, error) {
 	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
-		os.Unsetenv(name) // not for child processes
+		os.Unsetenv(name) // hide from child processes
 	}
 	if pid != strconv.Itoa(os.Getpid()) {
 		return nil, nil
@@ -40,7 +40,7 @@ func Listeners() ([]net.Listener, error) {
 			continue
 		}
 		if u, ok := l.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false) // it stays for the next start
+			u.SetUnlinkOnClose(false) // keep the socket for the next start
 		}
 		all = append(all, l)
 	}

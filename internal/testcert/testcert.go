@@ -169,9 +169,8 @@ func WritePEM(path string, c tls.Certificate) {
 	}
 }
 
-// SystemRoots makes the authority the only system root of this process, if the
-// process has not verified a certificate yet. remove removes the file that this
-// needs.
+// SystemRoots makes the authority the only system root of this process, provided that the
+// process has not verified a certificate. remove removes a temporary file.
 func (a *Authority) SystemRoots() (remove func()) {
 	dir := must(os.MkdirTemp("", "sspolicy"))
 	roots := filepath.Join(dir, "roots.pem")

@@ -1,5 +1,5 @@
-// Package testfarm tests a bus of TLS sessions with two server processes behind a
-// balancer, openssl and our own client.
+// Package testfarm tests a bus of TLS sessions with two server processes behind a balancer,
+// and with openssl and this module's client.
 package testfarm
 
 import (
@@ -31,7 +31,7 @@ const (
 // key is the key of the farm.
 var key = bytes.Repeat([]byte("k"), 32)
 
-// The times of the farm are short, so that the tests are.
+// The times of the farm are short, to keep the tests short.
 const (
 	beat   = 100 * time.Millisecond
 	rotate = time.Second
@@ -52,7 +52,7 @@ func Main(m *testing.M, bus func(url string) farm.Bus) int {
 	return 0
 }
 
-// status is what a member answers to a line on its standard input.
+// status is the answer of a member to a line on its standard input.
 type status struct {
 	farm.Stats
 	Sessions int

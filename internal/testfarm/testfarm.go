@@ -20,13 +20,13 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A counter counts what is logged.
+// A counter counts log messages.
 type counter struct{ n atomic.Int64 }
 
 func (c *counter) Warn(string, ...any)  { c.n.Add(1) }
 func (c *counter) Error(string, ...any) { c.n.Add(1) }
 
-// waitLimit is how long members may take to agree.
+// waitLimit limits the time until the members agree.
 const waitLimit = 30 * time.Second
 
 // A test is a farm of two members.
@@ -102,7 +102,7 @@ func memberOf(out string) string {
 	return name
 }
 
-// openssl resumes a session of its file on both members.
+// openssl resumes a session from a file on both members.
 func (f *test) openssl(b *balancer, version string) {
 	f.Helper()
 	file := filepath.Join(f.TempDir(), "session")
@@ -139,14 +139,14 @@ func (f *test) dial(addr string, config *tls.Config) bool {
 	return c.ConnectionState().DidResume
 }
 
-// config returns a config with sessions of our own client.
+// config returns a config with sessions of this module's client.
 func (f *test) config() *tls.Config {
 	config := &tls.Config{RootCAs: f.ca.Pool(), ServerName: "localhost"}
 	tlssession.NewClients(0).Client(transport.Scope{}, config)
 	return config
 }
 
-// client resumes in each handshake but the first.
+// client resumes in each handshake except the first.
 func (f *test) client(b *balancer) {
 	f.Helper()
 	config := f.config()
@@ -167,7 +167,7 @@ func (f *test) reconnect() {
 	}
 }
 
-// rotation resumes a ticket of a key that no longer encrypts.
+// rotation resumes a ticket of a key that only decrypts.
 func (f *test) rotation() {
 	f.Helper()
 	before := f.agree()[0]
@@ -185,7 +185,7 @@ func (f *test) rotation() {
 	}
 }
 
-// poison sends what an attacker may send.
+// poison sends messages of an attacker.
 func (f *test) poison(bus farm.Bus) {
 	f.Helper()
 	before := f.agree()
@@ -205,7 +205,7 @@ func (f *test) poison(bus farm.Bus) {
 	<-ready
 	for i := range 50 {
 		m := bytes.Clone(<-heard)
-		for len(m) < 100 { // one of ours
+		for len(m) < 100 { // a message of a member
 			m = bytes.Clone(<-heard)
 		}
 		if i%2 == 0 {
@@ -230,7 +230,7 @@ func (f *test) poison(bus farm.Bus) {
 	f.client(f.ids)
 }
 
-// outage takes the bus away: all handshakes succeed, members resume what they have,
+// outage disconnects the bus: all handshakes succeed, members resume their own sessions,
 // warn once, and agree when the bus is back.
 func (f *test) outage(down, up func()) {
 	f.Helper()

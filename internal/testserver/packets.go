@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// A PacketNetwork carries datagrams within the process, at once and in order, so that
+// A PacketNetwork carries datagrams within the process, immediately and in order, so that
 // tests of time can run under testing/synctest.
 type PacketNetwork struct {
-	// Pass decides about each datagram whether it arrives.
+	// Pass decides whether a datagram arrives.
 	Pass func(from, to netip.AddrPort) bool
 
 	mu    sync.Mutex
@@ -64,7 +64,7 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// WriteTo drops a datagram for which there is no room.
+// WriteTo drops a datagram if the queue is full.
 func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	to := addr.(*net.UDPAddr).AddrPort()
 	n := c.network
@@ -80,7 +80,7 @@ func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	return len(b), nil
 }
 
-// SetReadDeadline also applies to a ReadFrom that waits.
+// SetReadDeadline also applies to a pending ReadFrom.
 func (c *packetConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package teststream supports tests of streams: it records the events of a stream,
-// and makes contexts that must not log.
+// Package teststream supports tests of streams: it records the events of a stream, and
+// creates contexts whose log messages fail the test.
 package teststream
 
 import (
@@ -19,7 +19,7 @@ import (
 // Name returns the short name of a state.
 func Name(state runtime.State) string { return state.Short() }
 
-// Actions are what a handler does at an event, by the event's name.
+// Actions are the actions of a handler, by event name.
 type Actions = map[string]func(*runtime.Stream) runtime.Result
 
 // These are for Actions.
@@ -134,7 +134,7 @@ func (tr *Trace) Reset() {
 	tr.events = nil
 }
 
-// awaitLimit ends a test that would wait forever.
+// awaitLimit is the time limit of a wait.
 const awaitLimit = 30 * time.Second
 
 // Await calls done now and after each event until it returns true, for at most

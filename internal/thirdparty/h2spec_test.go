@@ -42,7 +42,7 @@ func TestH2Spec(t *testing.T) {
 		t.Run(fmt.Sprintf("tls %v", secure), func(t *testing.T) {
 			ours, bare := h2spec(ourServer(t, secure), secure), h2spec(bareServer(t, secure, answer), secure)
 			if again := h2spec(ourServer(t, secure), secure); len(again.failed) < len(ours.failed) {
-				ours = again // without accidents of time
+				ours = again // without results that depend on timing
 			}
 			t.Logf("passed: ours %d of %d, net/http %d of %d", ours.passed, ours.total, bare.passed, bare.total)
 			for name := range ours.failed {
@@ -79,7 +79,7 @@ func h2spec(addr netip.AddrPort, secure bool) report {
 	return r
 }
 
-// collect notes the failures of a group.
+// collect records the failures of a group.
 func (r report) collect(g *spec.TestGroup) {
 	for _, tc := range g.Tests {
 		if tc.Result != nil && tc.Result.Failed {

@@ -1,5 +1,5 @@
 // Package thirdparty tests transports and patches against other implementations. It is a
-// module of its own: these implementations are dependencies of its tests alone.
+// separate module, since only its tests depend on these implementations.
 package thirdparty
 
 import (

@@ -29,8 +29,8 @@ import (
 
 var authorizationForm = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=AKID/(\d{8})/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=[0-9a-f]{64}$`)
 
-// verify signs a received request a second time, with AWS's own library, and
-// reports how the signature it arrived with differs.
+// verify signs a received request again, with AWS's own library, and reports differences
+// from the received signature.
 func verify(r *http.Request, body []byte) error {
 	m := authorizationForm.FindStringSubmatch(r.Header.Get("Authorization"))
 	if m == nil {
@@ -140,7 +140,7 @@ func TestSigV4(t *testing.T) {
 		creds   runtime.Credentials
 		options []runtime.CallOption
 		want    string
-		err     error // set if nothing is sent
+		err     error // set if the request is not sent
 	}{
 		{name: "GET", addr: plain, h: policy.HTTP{URL: "/a b/c:d?z=1&a=x y&+=%"}, options: aws(), want: "0 /a%20b/c:d?z=1&a=x%20y&%20=%25 [] e3b0c442"},
 		{name: "GET over TLS", addr: secure, h: policy.HTTP{URL: "/"}, options: aws(), want: "0 / [] e3b0c442"},
@@ -233,7 +233,7 @@ func TestSigV4Targets(t *testing.T) {
 	} {
 		for _, service := range []string{"execute-api", "s3"} {
 			if service != "s3" && strings.Contains(target, "//") {
-				continue // the library expects a path that is clean already
+				continue // the library expects a clean path
 			}
 			c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.SigV4)}, Credentials: creds}, &policy.StreamType{
 				Name: "s", Endpoint: addr.Addr().String(), Port: addr.Port(), Opportunistic: true,

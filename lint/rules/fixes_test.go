@@ -9,10 +9,10 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestFixKinds checks that the fixes that rules offer are of the kind that they
-// declare, in their examples and in the fixtures.
+// TestFixKinds checks that rules offer fixes of the kind that they declare, in their
+// examples and in the fixtures.
 func TestFixKinds(t *testing.T) {
-	seen := map[string]map[bool]bool{} // by rule, whether safe
+	seen := map[string]map[bool]bool{} // by rule and safety
 	look := func(text string, o lint.Options) {
 		for _, g := range lint.Run(schema.Parse("p", []byte(text)), All(), o) {
 			for _, f := range g.Fixes {
@@ -37,7 +37,7 @@ func TestFixKinds(t *testing.T) {
 	for _, r := range All() {
 		look(r.Bad, lint.Options{LWS: r.Versions, With: Groups()})
 	}
-	for _, text := range []string{ // what the examples do not show
+	for _, text := range []string{ // not covered by the examples
 		`{"auth":[{"name":"a","streamtype":"tokn"}],"s":[{"token":{}}]}`,
 		`{"s":[{"a":{"Port":80}},{"b":{"oportunistic":true,"mqtt_wil_qs":1}}]}`,
 		`{"retry":[{"r":{"backoff":[1e3]}}]}`,

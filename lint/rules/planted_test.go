@@ -12,8 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// planted are mistakes to put in the place of what is right in station.json,
-// and the rules that they break.
+// planted are replacements in station.json that are mistakes, with the rules that they
+// break.
 var planted = []struct {
 	right, wrong, rule string
 }{
@@ -40,8 +40,8 @@ var planted = []struct {
 	{"\"port\": 7681,\n", "\"port\": 7681, \"nailed_up\": true,\n", "wrong-role"},
 }
 
-// TestPlantedMistakes checks that more than twenty mistakes are all found in one
-// run, and nothing else is.
+// TestPlantedMistakes checks that one run finds more than twenty mistakes, and nothing
+// else.
 func TestPlantedMistakes(t *testing.T) {
 	text, err := os.ReadFile("../../fixtures/station.json")
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// protocolRules are the rules of this file: those of shape that are not in the
-// JSON Schema, of what fits a protocol, and of what policy2c makes of a policy.
+// protocolRules are the rules under test: rules of shape that are not in the JSON Schema,
+// rules of protocols, and rules about policy2c.
 var protocolRules = []*lint.Rule{
 	backoffCut, badAuth, badContentType, badEndpoint, badHeader, badPreamble, badProxy, badSubprotocol, badTopic, badURL, bothRedirects, bufferThresholds, captivePortal, defaultJitter, dottedName, doubleContentLength, duplicateItem,
 	emptyPolicy, expectedStatusMapped, finiteConceal, h3Transport, hammering, headerCase, headerColon, headerPrefix, headersOnWS, latePing,
@@ -28,7 +28,7 @@ var protocolRules = []*lint.Rule{
 	wrongRole,
 }
 
-// The policies of these tests: a streamtype "a" of a protocol, with more keys.
+// The policies of these tests: a streamtype "a" of a protocol, with additional keys.
 func h1(more string) string {
 	return stream(`"endpoint":"example.com","port":80,"protocol":"h1","http_method":"GET","http_url":"x"`, more)
 }
@@ -69,7 +69,7 @@ func h3(more string) string {
 	return stream(`"endpoint":"example.com","port":443,"protocol":"h3","http_method":"GET","http_url":"x"`, more)
 }
 
-// twoH2 are two streamtypes of one server, each with more keys.
+// twoH2 are two streamtypes of one server, each with additional keys.
 func twoH2(a, b string) string {
 	stream := func(name, more string) string {
 		if more != "" {
@@ -93,7 +93,7 @@ func TestProtocolRules(t *testing.T) {
 		rule   *lint.Rule
 		policy string
 		lws    []schema.Version
-		want   []string // severity, text it is at, and part of the message
+		want   []string // severity, text at the span, and part of the message
 	}{
 		{leadingText, ` {"s":[]}`, nil, []string{"warning| |name of a file"}},
 		{leadingText, ` {"s":[]}`, lws(4, 2), nil},
@@ -166,7 +166,7 @@ func TestProtocolRules(t *testing.T) {
 		{longNumber, `{"schema-version":000000000000000000001}`, nil, []string{"error|000|has 21 digits"}},
 		{longNumber, `{"schema-version":-12345678901234567890,"x":1234567890.1234567890}`, nil, nil},
 
-		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}},{"q":{"backoff":[1,2]}}]}`, nil, []string{"info|[1,2]|keeps only the first"}}, // once a file
+		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}},{"q":{"backoff":[1,2]}}]}`, nil, []string{"info|[1,2]|keeps only the first"}}, // once per file
 		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}}]}`, nil, []string{"info|[1,2]|lws 5.0 keeps only the first of these 2 waits, 1"}},
 		{backoffCut, `{"retry":[{"r":{"backoff":[1,2]}}]}`, lws(4, 3), nil},
 		{backoffCut, `{"retry":[{"r":{"backoff":[1]}},{"q":{}}]}`, nil, nil},
@@ -185,7 +185,7 @@ func TestProtocolRules(t *testing.T) {
 		{missingEndpoint, stream(`"port":1,"endpont":"x"`, ""), nil, nil}, // an unknown-key
 		{missingEndpoint, stream(`"port":1,"server":true`, ""), nil, nil},
 		{missingEndpoint, stream(`"local_sink":true`, ""), nil, nil},
-		{missingEndpoint, stream(`"protocol":"raw"`, ""), nil, nil}, // the program gives it a connection
+		{missingEndpoint, stream(`"protocol":"raw"`, ""), nil, nil}, // the program provides the connection
 		{missingEndpoint, stream(`"protocol":"raw"`, ""), lws(4, 3), []string{"error|a|lws 4.3 crashes when it connects, and cannot adopt"}},
 		{missingEndpoint, stream(`"protocol":"raw","nailed_up":true`, ""), nil, []string{"error|a|crashes"}},
 
@@ -524,12 +524,12 @@ func TestProtocolRules(t *testing.T) {
 	}
 }
 
-// nested is an object with objects in it, n of them in all.
+// nested is an object that contains n nested objects.
 func nested(n int) string {
 	return strings.Repeat(`{"k":`, n) + "1" + strings.Repeat("}", n)
 }
 
-// named is a streamtype with a name of n bytes.
+// named is a streamtype whose name has n bytes.
 func named(n int, keys string) string {
 	return `{"s":[{"` + strings.Repeat("n", n) + `":{` + keys + `}}]}`
 }
@@ -573,8 +573,7 @@ func TestProtocolFixes(t *testing.T) {
 	}
 }
 
-// hazards are the rules that name the hazard of each of the policies that hurt
-// lws or policy2c.
+// hazards maps the policies that harm lws or policy2c to the rules that report them.
 var hazards = map[string]string{
 	"D01-cert-order-reversed": "policy2c-order", "D02-cert-name-not-mangled": "policy2c-symbols",
 	"D03a-quote-unescaped": "policy2c-strings", "D03b-backslash-unescaped": "policy2c-strings",
@@ -625,8 +624,7 @@ func corpus(t *testing.T, folder string) map[string]*schema.Document {
 	return docs
 }
 
-// TestHazards checks that every policy that harms lws has the finding of its
-// hazard.
+// TestHazards checks that every policy that harms lws has the finding of its hazard.
 func TestHazards(t *testing.T) {
 	for name, d := range corpus(t, "hazards") {
 		if hazards[name] == "" {
@@ -639,8 +637,8 @@ func TestHazards(t *testing.T) {
 	}
 }
 
-// TestRealErrors checks that each error in a real policy is one that was looked at,
-// and is true, for the reason given here.
+// TestRealErrors checks that each error in a real policy has been reviewed and is correct,
+// for the given reason.
 func TestRealErrors(t *testing.T) {
 	reasons := map[string]string{ // by rule and the start of the message
 		`syntax "]" is missing`: "the programs build the text and leave a bracket out; lws takes what it has read, with -1",
@@ -681,8 +679,8 @@ func TestRealErrors(t *testing.T) {
 	}
 }
 
-// TestRealPolicies checks that testdata/real.txt holds the findings of these rules
-// in real policies, each reviewed by a person. Remove the file to write it again.
+// TestRealPolicies checks that testdata/real.txt contains the findings of these rules in
+// real policies, each reviewed. To rewrite the file, remove it.
 func TestRealPolicies(t *testing.T) {
 	mine := map[string]bool{}
 	for _, r := range protocolRules {

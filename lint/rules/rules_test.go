@@ -15,9 +15,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// TestRules checks that every rule is documented, has a finding in its bad example,
-// where no other rule has one, and none in its good example, where no rule has one.
-// Infos of other rules are ignored.
+// TestRules checks that every rule is documented, that only it has findings in its bad
+// example, and that no rule has one in its good example. Infos of other rules are ignored.
 func TestRules(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range All() {
@@ -39,8 +38,8 @@ func TestRules(t *testing.T) {
 				return
 			}
 			o := lint.Options{LWS: r.Versions, With: []string{r.Group}}
-			// Examples for an old version are affected by its flaws, and an example of
-			// what is not in a streamtype may have none.
+			// Examples for an old version have findings about its flaws, and an example of
+			// something outside of streamtypes may have none.
 			beside := func(d schema.Diagnostic) bool {
 				return d.Severity == schema.Info || d.Rule == emptyPolicy.Name || d.Rule == knownVulnerable.Name
 			}
@@ -62,8 +61,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// fragmentRule checks the examples of a rule about fragments. The base has no
-// findings, and the good fragment gives a policy without any.
+// fragmentRule checks the examples of a rule about fragments. The base has no findings, and
+// neither has the base with the good fragment.
 func fragmentRule(t *testing.T, r *lint.Rule) {
 	apply := func(text string) overlay.Result {
 		base := schema.Parse("base", []byte(r.Base))
@@ -93,8 +92,7 @@ func fragmentRule(t *testing.T, r *lint.Rule) {
 	}
 }
 
-// TestEveryFindingHasARule checks that a name that a diagnostic carries is that of
-// a rule.
+// TestEveryFindingHasARule checks that every name in a diagnostic is that of a rule.
 func TestEveryFindingHasARule(t *testing.T) {
 	names := map[string]bool{}
 	for _, r := range All() {
@@ -110,8 +108,8 @@ func TestEveryFindingHasARule(t *testing.T) {
 	}
 }
 
-// TestReadmeExample checks the example policy of lws's README, the first one that
-// newcomers try. It does not load in any version, for three reasons.
+// TestReadmeExample checks the example policy of lws's README, the first that newcomers
+// try. It does not load in any version, for three reasons.
 func TestReadmeExample(t *testing.T) {
 	text, err := os.ReadFile(filepath.FromSlash("../../fixtures/readme-example.json"))
 	if err != nil {
@@ -133,8 +131,8 @@ func TestReadmeExample(t *testing.T) {
 	}
 }
 
-// short reports whether a diagnostic is there because the policy of a test is
-// short, or is only worth knowing.
+// short reports whether a diagnostic is caused by the brevity of a test's policy, or is
+// only informative.
 func short(d schema.Diagnostic) bool {
 	return d.Severity == schema.Info || d.Rule == "empty-policy" || d.Rule == "missing-endpoint" || d.Rule == "missing-port" || d.Rule == "missing-method"
 }
@@ -142,7 +140,7 @@ func short(d schema.Diagnostic) bool {
 func TestFindings(t *testing.T) {
 	for _, test := range []struct {
 		name, policy string
-		want         []string // rule, text it is at, and part of the message
+		want         []string // rule, text at the span, and part of the message
 	}{
 		{"sound", `{"retry":[{"r":{"backoff":[1]}}],"s":[{"a":{"retry":"r","rideshare":"b"}},{"b":{}}],"retry":[{"q":{}}],"s":[{"c":{"retry":"q"}}]}`, nil},
 		{"phantom", `{"s":[{"a":{"Port":1,"tls":true}}]}`, []string{`unknown-key|"Port"|did you mean "port"? lws makes a phantom streamtype`}},
@@ -241,8 +239,8 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
-// TestGroups checks that the rules of a group are checked on request alone, the
-// whole group or one of them.
+// TestGroups checks that the rules of a group are checked only on request, by group or by
+// rule.
 func TestGroups(t *testing.T) {
 	d := schema.Parse("p", []byte(policy2cOrder.Bad))
 	for _, test := range []struct {
@@ -256,7 +254,7 @@ func TestGroups(t *testing.T) {
 			t.Errorf("with %q: reported: %v", test.with, got)
 		}
 	}
-	// A comment for a rule that is not checked is neither wrong nor unused.
+	// A comment for a rule that is not checked is neither invalid nor unused.
 	d = schema.Parse("p", []byte(strings.Replace(policy2cOrder.Bad, "{", "{ # sspolicy:ignore policy2c-order -- why\n", 1)))
 	if found := lint.Run(d, All(), lint.Options{}); len(found) > 0 {
 		t.Errorf("found %v", found)
@@ -266,8 +264,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// TestFlaws checks that a flaw is reported for the releases that have it, if the
-// policy uses what it is in.
+// TestFlaws checks that a flaw of a release is reported if the policy uses the affected
+// feature.
 func TestFlaws(t *testing.T) {
 	for _, test := range []struct {
 		lws, policy, want string // part of the message

@@ -16,7 +16,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// The rules of the families references, TLS and trust, and secrets.
+// Tests of the rules about references, TLS and trust, and secrets.
 var trustRules = []*lint.Rule{
 	authChain, badSymbol, certExpiry, certNotCA, certNotYetValid, certTooBig, certUnreadable, embeddedSecret,
 	endpointOverride, endpointScheme, incompleteChain, joinedCerts, keyMismatch, misplacedTrust, multipartName, nameNotFirst,
@@ -25,8 +25,8 @@ var trustRules = []*lint.Rule{
 	unusedMetadata, weakCert,
 }
 
-// trust is a policy with these certificates, each a name and its base64, these
-// trust stores, each a name and its stack, and these streamtypes.
+// trust returns a policy with certificates (pairs of name and base64), trust stores (pairs
+// of name and stack) and streamtypes.
 func trust(certs, stores, streams []string) string {
 	var b strings.Builder
 	section := func(name, form string, entries []string) {
@@ -46,7 +46,7 @@ const (
 	serves = `"server":true,"protocol":"raw","port":7681,"tls":true,"server_cert":"id","server_key":"key"`
 )
 
-// one is a policy with a trust store of these certificates and a client.
+// one returns a policy with a client and a trust store of the given certificates.
 func one(certs ...string) string {
 	var names []string
 	for i := 0; i < len(certs); i += 2 {
@@ -67,7 +67,7 @@ func der(s string) []byte {
 	return b
 }
 
-// derOf returns DER of a certificate that has n bytes and cannot be read.
+// derOf returns n bytes of DER that do not form a readable certificate.
 func derOf(n int) string {
 	return base64Of(append([]byte{0x30, 0x82, byte((n - 4) >> 8), byte(n - 4)}, make([]byte, n-4)...))
 }
@@ -80,7 +80,7 @@ func TestTrust(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name, policy string
-		want         []string // severity, rule, text it is at, and part of the message
+		want         []string // severity, rule, text at the span, and part of the message
 	}{
 		// References.
 		{"longer name is newer", "{" + fmt.Sprintf(slow, "slow", "slower") + "}", []string{`error|prefix-match|"slow"|lws uses backoff scheme "slower" here`}},
@@ -280,8 +280,7 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// testFix applies the fix of one diagnostic and wants it to be gone, and
-// nothing new to have come instead.
+// testFix checks that the fix of a diagnostic removes it and causes no other.
 func testFix(t *testing.T, d *schema.Document, g schema.Diagnostic, o lint.Options) {
 	t.Helper()
 	text := schema.ApplyEdits(d.Source, g.Fixes[0].Edits)
@@ -300,8 +299,7 @@ func testFix(t *testing.T, d *schema.Document, g schema.Diagnostic, o lint.Optio
 	}
 }
 
-// TestPEM checks the message about certificates in PEM, the usual form of
-// certificates.
+// TestPEM checks the message about certificates in PEM, the most common form.
 func TestPEM(t *testing.T) {
 	for _, policy := range []string{
 		one("c", `-----BEGIN CERTIFICATE-----\n`+exampleRoot[:64]+`\n`+exampleRoot[64:]+`\n-----END CERTIFICATE-----\n`),
@@ -350,7 +348,7 @@ func TestCertWarn(t *testing.T) {
 	}
 }
 
-// TestSecretsAreNotRepeated checks that a secret is marked, and never repeated in a
+// TestSecretsAreNotRepeated checks that a secret is reported, but never quoted in a
 // message.
 func TestSecretsAreNotRepeated(t *testing.T) {
 	secret := "S3cr" + "etS3cretS3cret"
@@ -373,8 +371,8 @@ func TestSecretsAreNotRepeated(t *testing.T) {
 	}
 }
 
-// BenchmarkTrust checks a policy in which each streamtype has a trust store and
-// certificate of its own: the time must grow as the policy does.
+// BenchmarkTrust lints policies in which each streamtype has its own trust store and
+// certificate: the time must be proportional to the size.
 func BenchmarkTrust(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -398,8 +396,8 @@ func url443(endpoint string) string {
 	return client(`"endpoint":"` + endpoint + `","port":443,"tls":true`)
 }
 
-// TestTrustOfRealPolicies checks that the policies that ship with lws have only
-// these findings, each of which is correct.
+// TestTrustOfRealPolicies checks that the policies that ship with lws have exactly these
+// findings, each of which is correct.
 func TestTrustOfRealPolicies(t *testing.T) {
 	corpus := os.Getenv("SSPOLICY_CORPUS")
 	if corpus == "" {
