@@ -115,7 +115,7 @@ func TestInitClients(t *testing.T) {
 				flags = append(flags, "--no-tls")
 			}
 			file := initialize(t, flags...)
-			got := command(t, append(append([]string{"run", "--timeout", "20s"}, strings.Fields(at.run)...), file, "example")...)
+			got := command(t, append(append([]string{"run", "--timeout", "1m"}, strings.Fields(at.run)...), file, "example")...)
 			if got != at.want {
 				t.Errorf("got %q, want %q", got, at.want)
 			}
@@ -153,7 +153,7 @@ func TestInitServers(t *testing.T) {
 				t.Errorf("the file with the key has the mode %v", info.Mode())
 			}
 			asking := initialize(t, append(asks, "--protocol", client, "--endpoint", "localhost", "--port", port)...)
-			ask := []string{"run", "--timeout", "20s", asking, "example"}
+			ask := []string{"run", "--timeout", "1m", asking, "example"}
 			if client == "ws" || client == "raw" {
 				ask = append(ask, "--data", "x", "--count", "1")
 			}
@@ -167,7 +167,7 @@ func TestInitServers(t *testing.T) {
 			events, stderr := io.Pipe()
 			code, answer := make(chan int, 1), make(chan string, 1)
 			go func() {
-				code <- run([]string{"run", "--json", "--count", "1", "--timeout", "20s", "--respond", "hello", file, "example"}, nil, io.Discard, stderr)
+				code <- run([]string{"run", "--json", "--count", "1", "--timeout", "1m", "--respond", "hello", file, "example"}, nil, io.Discard, stderr)
 				stderr.Close()
 			}()
 			for lines := bufio.NewScanner(events); lines.Scan(); {

@@ -104,7 +104,7 @@ func edit(t *testing.T, want, editor string, args ...string) {
 	if err := os.WriteFile(filepath.Join(dir, "policy.json"), policy, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, editor, args...)
 	cmd.Dir = dir

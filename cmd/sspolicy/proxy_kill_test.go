@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,13 +76,11 @@ func TestProxyKilled(t *testing.T) {
 	}()
 	dir := t.TempDir()
 	file, config, socket := filepath.Join(dir, "policy.json"), filepath.Join(dir, "proxy.json"), filepath.Join(dir, "socket")
-	metrics := httptest.NewUnstartedServer(nil).Listener // a free port
-	at := metrics.Addr().String()
-	metrics.Close()
+	metrics := filepath.Join(dir, "metrics")
 	for name, text := range map[string]string{
 		file: fmt.Sprintf(`{"release":"1","product":"p","schema-version":1,"retry":[{"r":{"backoff":[50],"conceal":99}}],
 "s":[{"echo":{"endpoint":"127.0.0.1","port":%d,"protocol":"raw","retry":"r"}}]}`, origin.Addr().(*net.TCPAddr).Port),
-		config: fmt.Sprintf(`{"listen":[{"address":"unix:%s"}],"metrics":"tcp:%s"}`, socket, at),
+		config: fmt.Sprintf(`{"listen":[{"address":"unix:%s"}],"metrics":"unix:%s"}`, socket, metrics),
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -110,7 +107,7 @@ func TestProxyKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	connected, received := make(chan struct{}, 1), make(chan string, 1)
 	text := ""
@@ -152,7 +149,7 @@ func TestProxyKilled(t *testing.T) {
 		for range 3 {
 			kill(startProcess(t, "CONNECTED", "run", "--proxy", "unix:"+socket, "--data", "x", "echo"))
 		}
-		if err := waitLinks(ctx, "http://"+at+"/metrics", 1); err != nil {
+		if err := waitLinks(ctx, metrics, 1); err != nil {
 			t.Errorf("round %d, after the clients were killed: %v", round, err)
 		}
 		kill(running)
@@ -160,11 +157,15 @@ func TestProxyKilled(t *testing.T) {
 	}
 }
 
-// waitLinks waits until a proxy has n links.
-func waitLinks(ctx context.Context, url string, n int) error {
+// waitLinks waits until a proxy, which serves its metrics on a unix socket, has n links.
+func waitLinks(ctx context.Context, socket string, n int) error {
 	want := fmt.Sprintf("\nsspolicy_proxy_links %d\n", n)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	for {
-		resp, err := http.Get(url)
+		resp, err := client.Get("http://proxy/metrics")
 		if err != nil {
 			return err
 		}

@@ -93,7 +93,7 @@ func get(t testing.TB, address, streamtype string) string {
 func answer(t testing.TB, conn net.Conn, streamtype string) string {
 	t.Helper()
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	b, err := sspcwire.AppendStreamType(nil, sspcwire.StreamType{Name: streamtype})
 	if err != nil {
 		t.Fatal(err)

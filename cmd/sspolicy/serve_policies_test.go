@@ -54,7 +54,7 @@ func TestServedPolicies(t *testing.T) {
 				if err := os.WriteFile(overlay, fmt.Appendf(nil, `{"s": [{%q: {%s}}]}`, st.Name, where), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				args := []string{"run", "--json", "--timeout", "20s", "--respond", "hello"}
+				args := []string{"run", "--json", "--timeout", "1m", "--respond", "hello"}
 				questions := []func(*testing.T, *policy.StreamType, string) string{askRaw}
 				switch {
 				case st.Protocol == policy.ProtocolWS:
@@ -107,7 +107,7 @@ func dialServer(st *policy.StreamType, addr string, alpn ...string) (net.Conn, e
 	if strings.HasPrefix(st.Endpoint, "+") {
 		network = "unix"
 	}
-	c, err := net.DialTimeout(network, addr, 5*time.Second)
+	c, err := net.DialTimeout(network, addr, time.Minute)
 	if err != nil || !st.TLS {
 		return c, err
 	}
@@ -148,7 +148,7 @@ func askHTTP(_ *testing.T, st *policy.StreamType, addr string) string {
 	}
 	tr.Protocols.SetHTTP1(!h2)
 	defer tr.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Get(url)
+	resp, err := (&http.Client{Transport: tr, Timeout: time.Minute}).Get(url)
 	if err != nil {
 		return err.Error()
 	}

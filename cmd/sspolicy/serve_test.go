@@ -106,7 +106,7 @@ func TestRunServer(t *testing.T) {
 		{"raw", "--echo", "raw", rawExchange, "hello", "hello"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			args := append([]string{"run", "--json", "--count", "1", "--timeout", "20s"}, strings.Fields(tt.flags)...)
+			args := append([]string{"run", "--json", "--count", "1", "--timeout", "1m"}, strings.Fields(tt.flags)...)
 			events, stderr := io.Pipe()
 			var stdout bytes.Buffer
 			code := make(chan int, 1)

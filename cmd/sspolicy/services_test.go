@@ -223,7 +223,7 @@ func (v *services) write(name, text string) string {
 func (v *services) run(t *testing.T, streamtype string, flags ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	args := append([]string{"run", "--credentials", v.dir, "--overlay", v.overlay, v.policy, streamtype}, flags...)
+	args := append([]string{"run", "--timeout", "1m", "--credentials", v.dir, "--overlay", v.overlay, v.policy, streamtype}, flags...)
 	if code := run(args, strings.NewReader(""), &stdout, &stderr); code != exitOK {
 		t.Errorf("%s: exit %d: %s", streamtype, code, &stderr)
 	}
@@ -377,7 +377,7 @@ func TestRunRaw(t *testing.T) {
 		}
 	}
 	var stdout, stderr bytes.Buffer
-	if code := run([]string{"run", "--timeout", "200ms", v.policy, "open"}, nil, &stdout, &stderr); code != exitStream || stdout.String() != "220 hello\n" {
+	if code := run([]string{"run", "--timeout", "2s", v.policy, "open"}, nil, &stdout, &stderr); code != exitStream || stdout.String() != "220 hello\n" {
 		t.Errorf("exit %d, %q: %s", code, &stdout, &stderr)
 	}
 }

@@ -63,7 +63,7 @@ func (w *watchRun) write(name, text string) {
 // await waits for a line.
 func (w *watchRun) await(text string) {
 	w.t.Helper()
-	for deadline := time.After(30 * time.Second); ; {
+	for deadline := time.After(2 * time.Minute); ; {
 		select {
 		case line, ok := <-w.lines:
 			if !ok {

@@ -13,7 +13,7 @@
 
 (defun await (what f)
   "Return the first result of F that is not nil; WHAT it is."
-  (let (value (end (+ (float-time) 20)))
+  (let (value (end (+ (float-time) 100)))
     (while (and (not (setq value (funcall f))) (< (float-time) end))
       (accept-process-output nil 0.05))
     (or value (error "no %s: %s" what (diagnostics)))))

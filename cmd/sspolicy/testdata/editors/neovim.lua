@@ -29,7 +29,7 @@ local function await(what, f)
     tries = tries + 1
     local ok
     ok, value = pcall(f)
-    if value or tries > 1000 then
+    if value or tries > 5000 then
       timer:close()
       if not ok then
         what = what .. ": " .. value
@@ -40,7 +40,7 @@ local function await(what, f)
   end))
   coroutine.yield()
   if not value then
-    error("no " .. what .. " after 20 s; diagnostics: " .. vim.inspect(vim.diagnostic.get(0)))
+    error("no " .. what .. " after 100 s; diagnostics: " .. vim.inspect(vim.diagnostic.get(0)))
   end
   return value
 end
