@@ -33,52 +33,64 @@ func Cells(p *policy.Policy, streams []string, faults []*Fault) (all []Cell) {
 	return all
 }
 
-// workers is the number of concurrent cells, which mostly wait.
-const workers = 48
+// workers is the number of concurrent cells, which mostly wait. fewWorkers is that of
+// cells that are repeated.
+const (
+	workers    = 48
+	fewWorkers = 8
+)
 
 // maxRepeats is the maximum number of cells that are repeated.
-const maxRepeats = 20
+const maxRepeats = 160
 
 // Matrix runs cells in parallel. It calls done, from one goroutine at a time, with
 // the index of each cell and the results of Run. When all cells are done it repeats
-// those that failed, with timeouts of at least [Patient], since a busy machine
-// misses shorter ones; the second result counts. The error is that of ctx.
+// those that failed, fewer at a time and with timeouts of at least [Patient], since a
+// busy machine misses shorter ones; the second result counts. The error is that of ctx.
 func Matrix(ctx context.Context, cells []Cell, o Options, done func(i int, r *Report, err error)) error {
 	if o.Authority == nil {
 		o.Authority = NewAuthority()
 	}
 	var mu sync.Mutex
-	var wg sync.WaitGroup
-	var again []int
-	slots := make(chan struct{}, workers)
-	for i, c := range cells {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			r, err := Run(ctx, c.Policy, c.Stream, c.Fault, o)
+	var all, again []int
+	for i := range cells {
+		all = append(all, i)
+	}
+	run := func(list []int, workers int, repeat bool) {
+		each(ctx, list, workers, func(i int) {
+			r, err := Run(ctx, cells[i].Policy, cells[i].Stream, cells[i].Fault, o)
 			mu.Lock()
 			defer mu.Unlock()
-			if err == nil && !r.OK && !o.healthy && len(again) < maxRepeats {
+			if repeat && err == nil && !r.OK && len(again) < maxRepeats {
 				again = append(again, i)
 				return
 			}
 			done(i, r, err)
 		})
 	}
-	wg.Wait()
+	run(all, workers, !o.healthy)
 	o.Shortest = max(o.Shortest, Patient)
-	for _, i := range again {
-		if ctx.Err() != nil {
-			break
-		}
-		r, err := Run(ctx, cells[i].Policy, cells[i].Stream, cells[i].Fault, o)
-		done(i, r, err)
-	}
+	run(again, fewWorkers, false)
 	return ctx.Err()
+}
+
+// each calls f for each element of list, from n goroutines at a time. It returns when
+// the calls have. It starts no call once ctx is done.
+func each(ctx context.Context, list []int, n int, f func(i int)) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, n)
+	for _, i := range list {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if ctx.Err() == nil {
+				f(i)
+			}
+		})
+	}
 }

@@ -59,7 +59,9 @@ type Options struct {
 	// whose policy cannot trust the Authority. Faults of TLS ignore it.
 	Plain bool
 
-	healthy bool // run a healthy peer instead, for tests of this package
+	// For tests of this package.
+	healthy bool          // run a healthy peer instead
+	hush    time.Duration // see wait; 0 means 150 ms
 }
 
 func (o *Options) listen() string { return cmp.Or(o.Listen, "127.0.0.1:0") }
@@ -259,7 +261,7 @@ func (r *run) execute(ctx context.Context, target *Target, o *Options) error {
 			return err
 		}
 	}
-	r.wait(ctx, s, cmp.Or(o.Timeout, r.longest()))
+	r.wait(ctx, s, cmp.Or(o.Timeout, r.longest()), cmp.Or(o.hush, 150*time.Millisecond))
 	return nil
 }
 
@@ -278,12 +280,9 @@ func (r *run) longest() time.Duration {
 	return d
 }
 
-// hush is how long a run waits for unexpected events on a connection that stays
-// open.
-const hush = 150 * time.Millisecond
-
-// wait waits until the run is decided.
-func (r *run) wait(ctx context.Context, s *runtime.Stream, limit time.Duration) {
+// wait waits until the run is decided. hush is how long it waits for unexpected events on
+// a connection that stays open.
+func (r *run) wait(ctx context.Context, s *runtime.Stream, limit, hush time.Duration) {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	var settled <-chan time.Time
