@@ -33,8 +33,8 @@ func (f *stubborn) Run(ctx context.Context, l transport.Link) error {
 }
 func (f *stubborn) Close() error { <-f.released; return nil }
 
-// TestAbandon checks that no promise of a stream depends on its transport: timeouts,
-// Destroy, Shutdown, and the attempts that follow.
+// TestAbandon checks that no guarantee of a stream depends on its transport: timeouts,
+// Destroy, Shutdown, and later attempts.
 func TestAbandon(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -85,7 +85,7 @@ func TestAbandon(t *testing.T) {
 // connected is an attempt that returns after CONNECTED.
 func connected(_ context.Context, l transport.Link) error { return l.Connected() }
 
-// TestFetchAbandons checks that Fetch and Open return when their context is done, though
+// TestFetchAbandons checks that Fetch and Open return when their context is done, even if
 // the transport does not.
 func TestFetchAbandons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -121,8 +121,8 @@ func TestFetchAbandons(t *testing.T) {
 	})
 }
 
-// TestAbandonAfterCallback checks that a transport has its time to end after a slow callback,
-// for which it has to wait.
+// TestAbandonAfterCallback checks that a transport has its full time to end after a slow
+// callback that it must wait for.
 func TestAbandonAfterCallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := runtime.Options{Logger: teststream.Logger(t)}

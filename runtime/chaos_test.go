@@ -18,8 +18,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestConcurrentUse calls all methods of a context and its streams concurrently, also
-// in callbacks, while the context shuts down. It is for the race detector.
+// TestConcurrentUse calls all methods of a context and its streams concurrently, also in
+// callbacks, while the context shuts down, for the race detector.
 func TestConcurrentUse(t *testing.T) {
 	policies := []*policy.Policy{
 		sinkPolicy(), sinkPolicy(change("a", func(st *policy.StreamType) { st.Port = 2 })),

@@ -127,7 +127,7 @@ func TestConnNack(t *testing.T) {
 // TestConnBackpressure checks that payload which is not read stays at the peer.
 func TestConnBackpressure(t *testing.T) {
 	const (
-		most = 256 << 10 // what the buffers of net/http hold
+		most = 256 << 10 // capacity of the buffers of net/http
 		read = 32 << 20
 	)
 	synctest.Test(t, func(t *testing.T) {
@@ -163,8 +163,8 @@ func TestConnBackpressure(t *testing.T) {
 	})
 }
 
-// TestConnEnds checks that the end of a Conn also ends blocked calls, while a received
-// piece waits for a reader and while there is none.
+// TestConnEnds checks that the end of a Conn unblocks calls, both with and without a
+// received piece that waits for a reader.
 func TestConnEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -246,7 +246,7 @@ func TestConnClosedUnread(t *testing.T) {
 // TestConnRetry checks that a Conn does not retry after part of the body was sent.
 func TestConnRetry(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		http.NewResponseController(w).EnableFullDuplex() // else it waits for the rest of the body
+		http.NewResponseController(w).EnableFullDuplex() // otherwise it waits for the rest of the body
 		io.ReadFull(r.Body, make([]byte, 3))
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 65535} })
@@ -414,8 +414,8 @@ func TestMessagesHTTP(t *testing.T) {
 	}
 }
 
-// TestReconnect checks when a Conn tells that its connection was lost, and that there is
-// no other one before the program wants it.
+// TestReconnect checks when a Conn reports the loss of its connection, and that it does not
+// reconnect before the program requests it.
 func TestReconnect(t *testing.T) {
 	again := policy.StreamType{Retry: &policy.Retry{Backoff: ms(1), Conceal: 65535}}
 	read := func(conn *runtime.Conn) string {
@@ -432,7 +432,7 @@ func TestReconnect(t *testing.T) {
 		name string
 		use  func(conn *runtime.Conn) []string
 		want []string
-		runs int32 // connections made in the end
+		runs int32 // total number of connections
 	}{
 		{"a program that reads decides", func(conn *runtime.Conn) []string {
 			got := []string{read(conn), read(conn)}
@@ -450,7 +450,7 @@ func TestReconnect(t *testing.T) {
 			go io.WriteString(conn, "x") // fails, since no peer sends it
 			time.Sleep(time.Hour)
 			return append(got, read(conn))
-		}, []string{"1", "lost 1", "2"}, 3}, // a Write that waits is a decision too
+		}, []string{"1", "lost 1", "2"}, 3}, // a pending Write requests the connection too
 		{"a program that has not read", func(conn *runtime.Conn) []string {
 			time.Sleep(time.Hour) // the piece of the second connection waits behind that of the first
 			return []string{read(conn), read(conn), read(conn)}
@@ -574,7 +574,7 @@ func TestWriteLost(t *testing.T) {
 	})
 }
 
-// TestConnWriteKept checks that a message which is pending when the connection is lost is
+// TestConnWriteKept checks that a message that is pending when the connection is lost is
 // sent on the next one.
 func TestConnWriteKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -609,8 +609,8 @@ func TestCloseInterrupted(t *testing.T) {
 		{"policy", func(c *runtime.Context) error { return c.SetPolicy(&policy.Policy{}) }, runtime.ErrPolicyChanged},
 		{"context", (*runtime.Context).Close, runtime.ErrClosed},
 	} {
-		for _, asksAgain := range []bool{false, true} { // for payload, after it has sent what it had
-			for _, closing := range []bool{false, true} { // Close waits when the end comes
+		for _, asksAgain := range []bool{false, true} { // request more payload after the last piece
+			for _, closing := range []bool{false, true} { // Close is waiting at the end
 				t.Run(fmt.Sprint(test.name, asksAgain, closing), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						c := newMessages(t, policy.StreamType{}, func(ctx context.Context, l transport.Link) error {

@@ -14,8 +14,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestImports checks that the package imports nothing of other modules, and not
-// net/http.
+// TestImports checks that the package imports neither other modules nor net/http.
 func TestImports(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}{{if eq .ImportPath \"net/http\"}}net/http{{end}}", ".").Output()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A fake is a transport whose attempts do what a test says.
+// A fake is a transport whose attempts are defined by a test.
 type fake struct{ run run }
 
 func (f *fake) Protocols() []policy.Protocol {
@@ -52,7 +52,7 @@ func tx(l transport.Link, buf []byte) (int, runtime.Flags, error) {
 
 var errFake = errors.New("fake failure")
 
-// A run is what a fake does in an attempt.
+// A run is an attempt of a fake.
 type run = func(context.Context, transport.Link) error
 
 // unreachable fails at once.
@@ -161,8 +161,8 @@ func (tr *trace) handlers() runtime.Handlers {
 	return h
 }
 
-// newContext returns a context whose only streamtype, "s", is executed by run. It must
-// not log.
+// newContext returns a context whose only streamtype, "s", is executed by run. Any log
+// message fails the test.
 func newContext(t *testing.T, st policy.StreamType, run run) *runtime.Context {
 	t.Helper()
 	return newContextWith(t, runtime.Options{}, st, run)
@@ -192,8 +192,8 @@ func newStream(t *testing.T, c *runtime.Context, h runtime.Handlers, o ...runtim
 	return s
 }
 
-// play runs a stream in a bubble for a day, and for another one after each step. It
-// returns the events of the trace, with "|" before each step.
+// play runs a stream in a bubble for a day, and for another day after each step. It returns
+// the events of the trace, with "|" before each step.
 func play(t *testing.T, st policy.StreamType, run run, tr *trace, steps ...func(s *runtime.Stream)) string {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

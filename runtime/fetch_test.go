@@ -135,7 +135,7 @@ func TestFetchNack(t *testing.T) {
 // refusing returns the URL of a port without a listener.
 func refusing(t *testing.T) string { return "http://" + testserver.Refused(t).String() + "/" }
 
-// cutShort answers with less than it announces.
+// cutShort sends a shorter body than it announces.
 func cutShort(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Length", "100")
 	io.WriteString(w, "some")
@@ -390,7 +390,7 @@ func TestFetchLongReader(t *testing.T) {
 	}
 }
 
-// TestFetchNailedUp checks Fetch with a stream that connects before Fetch requests it.
+// TestFetchNailedUp checks Fetch with a stream that connects before the request.
 func TestFetchNailedUp(t *testing.T) {
 	c := serve(t, echo, func(st *policy.StreamType) { st.NailedUp = true })
 	for range 20 {
@@ -462,7 +462,7 @@ func TestFetchRaw(t *testing.T) {
 }
 
 // TestFetchAnyMoment cancels contexts at any moment of Fetch and Open. TestMain finds
-// goroutines that are left.
+// leaked goroutines.
 func TestFetchAnyMoment(t *testing.T) {
 	c := serve(t, echo, func(st *policy.StreamType) { st.Retry = &policy.Retry{Backoff: ms(1), Conceal: 3} })
 	var wg sync.WaitGroup

@@ -67,13 +67,13 @@ func TestPanicInOpen(t *testing.T) {
 		if err := link.Rx([]byte("x"), 0); err == nil {
 			t.Error("Rx succeeds after the panic")
 		}
-		time.Sleep(time.Minute) // no timer waits for the stream
+		time.Sleep(time.Minute) // no timer refers to the stream
 		teststream.Shutdown(t, c)
 	})
 }
 
-// TestSlowRx checks that a slow callback is not taken for a stuck transport,
-// which would be logged.
+// TestSlowRx checks that a slow callback is not treated as a stuck transport, which would
+// be logged.
 func TestSlowRx(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newContext(t, policy.StreamType{Protocol: policy.ProtocolRaw}, fetch)
@@ -156,8 +156,8 @@ func (p *preparer) Prepare(s *transport.Setup) (transport.Connector, error) {
 	return p.fake.Prepare(s)
 }
 
-// TestLateMetadata checks that an abandoned attempt does not see the metadata of the
-// next.
+// TestLateMetadata checks that an abandoned attempt does not see the metadata of the next
+// attempt.
 func TestLateMetadata(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1, Metadata: []policy.Metadata{{Name: "m"}}}

@@ -12,11 +12,11 @@ import (
 	"testing"
 )
 
-// calls are the files of Fetch, Open and Conn.
+// calls are the source files of Fetch, Open and Conn.
 var calls = []string{"accept.go", "body.go", "call.go", "conn.go", "exchange.go", "fetch.go", "flush.go", "part.go", "proxied.go", "response.go", "start.go"}
 
-// TestCallsAreALayer checks that Fetch, Open and Conn use only exported names of the
-// other files, which do not use them: a program can do the same with callbacks.
+// TestCallsAreALayer checks that Fetch, Open and Conn use only exported names of the other
+// files, which do not use them. So a program can do the same with callbacks.
 func TestCallsAreALayer(t *testing.T) {
 	fset := token.NewFileSet()
 	names, err := filepath.Glob("*.go")

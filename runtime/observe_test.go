@@ -15,7 +15,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestHooks checks which calls hooks get, and with which context.
+// TestHooks checks the calls of hooks and their contexts.
 func TestHooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type key struct{}

@@ -14,8 +14,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestTransportOption checks what an option of a transport adds to a stream: data, an
-// attempt at once, callbacks, and a call at the end.
+// TestTransportOption checks the additions of a transport's option to a stream: data, an
+// immediate attempt, callbacks, and a call at the end.
 func TestTransportOption(t *testing.T) {
 	gone := make(chan struct{})
 	var events []string
@@ -58,7 +58,7 @@ func TestTransportOption(t *testing.T) {
 	}
 }
 
-// TestPauseRx checks that PauseRx holds payload back, and nothing else.
+// TestPauseRx checks that PauseRx holds back only payload.
 func TestPauseRx(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTrace(on{"CRE": connect, "CON": func(s *runtime.Stream) runtime.Result { s.PauseRx(); return runtime.OK }})

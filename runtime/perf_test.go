@@ -33,7 +33,7 @@ func TestPerfSize(t *testing.T) {
 	}
 }
 
-// TestPerfNone checks that a stream without "perf" does not pay for it.
+// TestPerfNone checks that a stream without "perf" has no overhead.
 func TestPerfNone(t *testing.T) {
 	l := &link{s: new(Stream), ctx: t.Context()}
 	if n := testing.AllocsPerRun(100, func() {

@@ -92,7 +92,7 @@ func formEcho(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// opaque hides that a reader can seek.
+// opaque hides the Seek method of a reader.
 type opaque struct{ io.Reader }
 
 func TestFetchParts(t *testing.T) {
@@ -131,8 +131,8 @@ func TestFetchParts(t *testing.T) {
 	}
 }
 
-// TestFetchPartsRetry checks that each attempt sends all parts, or that there is no other
-// attempt if a part cannot be read again.
+// TestFetchPartsRetry checks that each attempt sends all parts, or that no further attempt
+// is made if a part cannot be read again.
 func TestFetchPartsRetry(t *testing.T) {
 	big := strings.Repeat("0123456789", 10_000)
 	retry := &policy.Retry{Backoff: ms(1), Conceal: 5}
@@ -297,7 +297,7 @@ func TestSplitPart(t *testing.T) {
 	}
 }
 
-// TestOverlayParts checks that a new policy between two attempts does not move parts to
+// TestOverlayParts checks that a new policy between two attempts does not assign parts to
 // other streamtypes.
 func TestOverlayParts(t *testing.T) {
 	var c *runtime.Context

@@ -12,7 +12,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// body returns an HTTP transaction whose response has that many pieces.
+// body returns an HTTP transaction whose response has n pieces.
 func body(pieces int, good bool) run {
 	return func(_ context.Context, l transport.Link) error {
 		if err := l.Connected(); err != nil {
@@ -47,7 +47,7 @@ func post(ctx context.Context, l transport.Link) error {
 	}
 }
 
-// cut is an HTTP transaction that is lost in the body of the response.
+// cut is an HTTP transaction whose connection is lost within the response body.
 func cut(_ context.Context, l transport.Link) error {
 	if err := l.Connected(); err != nil {
 		return err
@@ -90,10 +90,10 @@ func publish(ctx context.Context, l transport.Link) error {
 	}
 }
 
-// TestSequenceTable has the rows of the table "Sequences" in docs/runtime.md that do not
-// depend on a protocol, in its order, and others that were measured with lws. The tests
-// of the transports have the same rows, brought about by servers, and those of their
-// protocols. Those of destroyed streams are in TestDestroy and TestClose.
+// TestSequenceTable checks the rows of the table "Sequences" in docs/runtime.md that do not
+// depend on a protocol, in its order, and others that were measured with lws. The tests of
+// the transports check the same rows with servers, and those of their protocols. The rows
+// of destroyed streams are in TestDestroy and TestClose.
 func TestSequenceTable(t *testing.T) {
 	conceal := func(n uint16) *policy.Retry { return &policy.Retry{Backoff: ms(300), Conceal: n} }
 	const h1, mqtt, raw = policy.ProtocolH1, policy.ProtocolMQTT, policy.ProtocolRaw
@@ -189,7 +189,7 @@ func TestSequenceTable(t *testing.T) {
 	}
 }
 
-// firstOnly returns an action that does f the first time.
+// firstOnly returns an action that does f only the first time.
 func firstOnly(f action) action {
 	done := false
 	return func(s *runtime.Stream) runtime.Result {

@@ -55,7 +55,7 @@ func (n *lender) run(ctx context.Context, l transport.Link) error {
 
 // TestLend checks who reads for a program that uses ServeRx.
 func TestLend(t *testing.T) {
-	// begin returns a stream whose reading is lent, after the piece "1".
+	// begin returns a stream with lent reading, after the piece "1".
 	begin := func(t *testing.T) (n *lender, s *runtime.Stream, got *string) {
 		n = &lender{in: make(chan string, 10), recall: make(chan func(), 1)}
 		got = new(string)

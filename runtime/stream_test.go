@@ -22,7 +22,7 @@ import (
 // answer returns an action that only has a result.
 func answer(r runtime.Result) action { return func(*runtime.Stream) runtime.Result { return r } }
 
-// both returns an action that does a and then b, whose result it has.
+// both returns an action that does a and b, with the result of b.
 func both(a, b action) action {
 	return func(s *runtime.Stream) runtime.Result { a(s); return b(s) }
 }
@@ -321,7 +321,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// TestTx checks the calls of Tx, and which of its results the transport gets.
+// TestTx checks the calls of Tx, and which of its results reach the transport.
 func TestTx(t *testing.T) {
 	type call struct {
 		n     int
@@ -386,7 +386,7 @@ func TestTx(t *testing.T) {
 	})
 }
 
-// TestConnectTimeout checks that the limit of an attempt restarts with each piece that
+// TestConnectTimeout checks that the time limit of an attempt restarts with each piece that
 // the program sends, and stops while it has none.
 func TestConnectTimeout(t *testing.T) {
 	tr := newTrace(on{"CRE": connect})
@@ -562,7 +562,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestTurn checks that callbacks of different causes wait for each other, and their order
+// TestTurn checks that callbacks with different causes wait for each other, and their order
 // when the connection ends meanwhile.
 func TestTurn(t *testing.T) {
 	slow := func(*runtime.Stream) runtime.Result { time.Sleep(time.Second); return runtime.OK }
@@ -634,8 +634,8 @@ func TestTurn(t *testing.T) {
 	}
 }
 
-// TestPanicRecovered checks that a stream has ended whose callback panicked, if the
-// transport recovers that.
+// TestPanicRecovered checks that a stream whose callback panics has ended if the transport
+// recovers the panic.
 func TestPanicRecovered(t *testing.T) {
 	for _, at := range []string{"CON", "rx", "tx", "ACK", "call", "end", "closed", "failed"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -763,8 +763,8 @@ func TestSetHandlers(t *testing.T) {
 	second.Want(t, "ACK DIS DES")
 }
 
-// TestAbuse uses streams by many goroutines at once. It is for the race detector, and
-// checks that callbacks do not overlap.
+// TestAbuse uses streams on many goroutines at once, for the race detector, and checks that
+// callbacks do not overlap.
 func TestAbuse(t *testing.T) {
 	c := newContext(t, policy.StreamType{
 		Protocol: policy.ProtocolH1, Metadata: []policy.Metadata{{Name: "m"}},

@@ -19,7 +19,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// swapPolicy returns a policy that f has changed. Two of them share no part.
+// swapPolicy returns a policy changed by f. The results share no memory.
 func swapPolicy(f ...func(*policy.Policy)) *policy.Policy {
 	cert := func(der string) *policy.Cert { return &policy.Cert{Name: "ca", DER: der} }
 	p := &policy.Policy{}
@@ -384,8 +384,8 @@ func TestOverlay(t *testing.T) {
 	})
 }
 
-// TestOverlayThenSetPolicy checks that SetPolicy keeps a stream that follows an older policy
-// than its streamtype if the new policy equals either.
+// TestOverlayThenSetPolicy checks that SetPolicy keeps a stream that still follows an
+// earlier policy if the new policy equals that or the current one.
 func TestOverlayThenSetPolicy(t *testing.T) {
 	port := func(n uint16) func(*policy.Policy) {
 		return change("a", func(st *policy.StreamType) { st.Port = n })

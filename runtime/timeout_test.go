@@ -46,7 +46,7 @@ func TestSlowCallback(t *testing.T) {
 }
 
 // TestTimeoutWithoutRetry checks that the end of a connection cancels the timer of an HTTP
-// stream that does not try again, although it is not opportunistic.
+// stream that does not retry, even if it is not opportunistic.
 func TestTimeoutWithoutRetry(t *testing.T) {
 	for conceal, want := range []string{"CRE CNG CON DIS UNR ARF", "CRE CNG CON DIS TMO POL CNG UNR ARF"} {
 		synctest.Test(t, func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestMetadataCannotWiden checks that a value that is a part of a topic, filter or URL
-// cannot reach beyond its place. One that is the whole can be anything.
+// TestMetadataCannotWiden checks that a value within a topic, filter or URL cannot affect
+// more than its place. A value that is the whole text is unrestricted.
 func TestMetadataCannotWiden(t *testing.T) {
 	set := func(put func(*policy.StreamType, string), text, value string) error {
 		st := policy.StreamType{Protocol: policy.ProtocolMQTT, Metadata: []policy.Metadata{{Name: "id"}, {Name: "free"}}, MQTT: &policy.MQTT{}}

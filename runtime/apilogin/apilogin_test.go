@@ -27,8 +27,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
-// A gateway starts a session for each call with clientless-mode, as the policy
-// manager of F5 does, and answers a call with a session by what it got.
+// A gateway starts a session for each call with clientless-mode, like F5's policy manager.
+// It answers a call with a session by echoing the request.
 type gateway struct {
 	mu       sync.Mutex
 	sessions map[string]string // user by session id
@@ -100,7 +100,7 @@ func (g *gateway) forget() {
 	clear(g.sessions)
 }
 
-// A proxy is Logins before a gateway.
+// A proxy is Logins in front of a gateway.
 type proxy struct {
 	http.Handler
 	*apilogin.Logins
@@ -137,7 +137,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// request returns a call of a user whose password is right.
+// request returns a call of a user with the right password.
 func request(user, path string, headers ...string) *http.Request {
 	r := httptest.NewRequest("POST", path, strings.NewReader("body"))
 	r.SetBasicAuth(user, "right")
@@ -237,7 +237,7 @@ func TestB2Key(t *testing.T) {
 		if got := p.gateway.count(); got != tt.started || p.Len() != tt.started {
 			t.Errorf("%+v: %d sessions started, %d kept, want %d", tt.o, got, p.Len(), tt.started)
 		}
-		// A session needs the password that started it.
+		// A session requires the password that started it.
 		r := request("ann", "/a")
 		r.SetBasicAuth("ann", "wrong")
 		if w := p.call(r); w.Code != 403 {
@@ -246,7 +246,7 @@ func TestB2Key(t *testing.T) {
 	}
 }
 
-// TestB2KeyParts checks that the parts of a key do not flow into each other.
+// TestB2KeyParts checks that the boundaries between the parts of a key are unambiguous.
 func TestB2KeyParts(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	for _, u := range [][2]string{{"ab", "c"}, {"a", "bc"}, {"", "abc"}, {"abc", ""}} {
@@ -258,7 +258,7 @@ func TestB2KeyParts(t *testing.T) {
 	}
 }
 
-// spellings are cookies that some server may take for the session.
+// spellings are cookies that some servers may treat as the session.
 var spellings = []string{
 	"MRHSession=evil", "mrhsession=evil", "MRHSESSION=evil", "MRHSession =evil", " MRHSession=evil", "\tMRHSession=evil",
 	"MRHSession", "MRHSession=", "MRHSession=a=b", `MRHSession="evil"`, `"MRHSession"=evil`, "MRHSession=evil; MRHSession=worse",
@@ -332,8 +332,8 @@ func TestB4EmptySession(t *testing.T) {
 	}
 }
 
-// TestB5HitB6Miss checks that a hit has our cookie and no clientless-mode, even if
-// the caller sends one, in any spelling.
+// TestB5HitB6Miss checks that a hit has the session cookie and no clientless-mode, even if
+// the caller sends one in any spelling.
 func TestB5HitB6Miss(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	for i := range 10 {
@@ -372,9 +372,9 @@ func TestB6OneStart(t *testing.T) {
 	})
 }
 
-// TestB6StartFails checks that if the caller that starts a session goes away,
-// another one starts it; that a denial applies to all waiting callers, so that the
-// user's account is not locked; and that each caller asks a gateway that fails.
+// TestB6StartFails checks failures to start a session. If the starting caller disconnects,
+// another one starts the session. A denial applies to all waiting callers, so that the
+// user's account is not locked. If the gateway fails, each caller tries again.
 func TestB6StartFails(t *testing.T) {
 	run := func(t *testing.T, starting func(*http.Request), password string, next http.Handler, status int) (*proxy, *atomic.Int32) {
 		p := newProxy(t, apilogin.Options{})
@@ -439,7 +439,8 @@ func TestB6StartFails(t *testing.T) {
 	})
 }
 
-// TestB7NoPassword checks that the password is in no store, log or answer.
+// TestB7NoPassword checks that the password is neither in the store, nor in the log, nor in
+// an answer.
 func TestB7NoPassword(t *testing.T) {
 	s := newStore()
 	p := newProxy(t, apilogin.Options{Store: s, Secret: bytes.Repeat([]byte("s"), 32)})
@@ -500,7 +501,7 @@ func TestB9Diagnostics(t *testing.T) {
 	if strings.Contains(log, "hush") || strings.Contains(log, "sid1") || len(log) > 2000 {
 		t.Errorf("secrets, or too much: %s", log)
 	}
-	// A redirect to the login page means that the mode does not work.
+	// A redirect to the login page means that clientless-mode failed.
 	q := newProxy(t, apilogin.Options{StartHeader: "wrong-mode"})
 	if w := q.call(request("ann", "/")); w.Code != 302 || !strings.Contains(q.log.String(), "level=ERROR") || q.Len() != 0 {
 		t.Error(w.Code, q.log)
@@ -528,8 +529,8 @@ func TestB10Lifetime(t *testing.T) {
 	})
 }
 
-// TestB10Vanished checks that a session that the gateway has forgotten is started
-// again, once, without the caller seeing it, also if many call at once.
+// TestB10Vanished checks that a session that the gateway has forgotten is restarted once,
+// invisibly to callers, even if many call concurrently.
 func TestB10Vanished(t *testing.T) {
 	for _, size := range []int{0, 100, 64 << 10, 64<<10 + 1} {
 		p := newProxy(t, apilogin.Options{})
@@ -551,7 +552,7 @@ func TestB10Vanished(t *testing.T) {
 			t.Errorf("%d bytes: %d sessions started", size, p.gateway.count())
 		}
 	}
-	// A gateway that reads the body before it says so.
+	// A gateway that reads the body before it answers that the session is unknown.
 	for _, tt := range []struct{ size, status, started int }{{64 << 10, 200, 2}, {64<<10 + 1, 503, 1}} {
 		p := newProxy(t, apilogin.Options{})
 		p.ok(t, request("ann", "/"))
@@ -570,7 +571,7 @@ func TestB10Vanished(t *testing.T) {
 			t.Errorf("%d bytes: %d, %d sessions", tt.size, w.Code, p.gateway.count())
 		}
 	}
-	// Once: a gateway that forgets at once does not make a loop.
+	// Only once: a gateway that forgets immediately must not cause a loop.
 	p := newProxy(t, apilogin.Options{})
 	p.ok(t, request("ann", "/"))
 	p.gateway.respond = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(401) }
@@ -631,8 +632,8 @@ func TestB11Faults(t *testing.T) {
 	}
 }
 
-// TestAttackUserName checks that user names with control characters reach neither
-// header fields nor the log as such.
+// TestAttackUserName checks that control characters in user names reach neither header
+// fields nor the log.
 func TestAttackUserName(t *testing.T) {
 	p := newProxy(t, apilogin.Options{Store: newStore(), Secret: make([]byte, 32)})
 	name := "ann\r\nX-Evil=1\r\n\r\nlevel=ERROR"
@@ -651,8 +652,7 @@ func TestAttackUserName(t *testing.T) {
 	}
 }
 
-// TestAttackManyKeys checks that a caller that opens many sessions displaces its
-// own.
+// TestAttackManyKeys checks that a caller that opens many sessions evicts only its own.
 func TestAttackManyKeys(t *testing.T) {
 	p := newProxy(t, apilogin.Options{MaxSessions: 50, MaxPerUser: 10})
 	p.ok(t, request("bob", "/"))
@@ -684,8 +684,8 @@ func TestAttackManyKeys(t *testing.T) {
 	}
 }
 
-// TestStore checks that a session is the same on all members of a farm; without the
-// store each works alone.
+// TestStore checks that all members of a farm share sessions. Without the store, each works
+// alone.
 func TestStore(t *testing.T) {
 	s := newStore()
 	secret := bytes.Repeat([]byte("s"), 32)
@@ -788,8 +788,8 @@ func serve(t testing.TB, h http.Handler) *url.URL {
 	return u
 }
 
-// TestProxy checks that calls over the network, through the reverse proxy, make one
-// session for each key.
+// TestProxy checks that calls over the network through the reverse proxy create one session
+// per key.
 func TestProxy(t *testing.T) {
 	p := newProxy(t, apilogin.Options{})
 	front := serve(t, p.Proxy(serve(t, p.gateway)))

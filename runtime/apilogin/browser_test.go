@@ -12,8 +12,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/apilogin"
 )
 
-// TestBrowser loads a page with what it consists of in chromium: one session, of which the
-// page sees nothing.
+// TestBrowser loads a page with its resources in chromium: they share one session, which
+// the page cannot see.
 func TestBrowser(t *testing.T) {
 	g, addr := serveProxy(t, apilogin.Options{Key: apilogin.Address})
 	g.respond = func(w http.ResponseWriter, r *http.Request) {

@@ -78,8 +78,8 @@ func TestCurl(t *testing.T) {
 	}
 }
 
-// TestAttackManyKeysMemory checks that callers with ever other names do not make memory
-// grow. USERS says how many: make soak has a million.
+// TestAttackManyKeysMemory checks that callers with ever different names do not increase
+// memory. USERS is their number; make soak has a million.
 func TestAttackManyKeysMemory(t *testing.T) {
 	users, err := strconv.Atoi(os.Getenv("USERS"))
 	if err != nil {
@@ -105,7 +105,7 @@ func TestAttackManyKeysMemory(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
-	full := open(0, 12_000) // a full table, and a few more
+	full := open(0, 12_000) // more than the table holds
 	after := open(12_000, users)
 	t.Logf("%d sessions started, %d kept; the heap: %d KB, then %d KB", started, l.Len(), full>>10, after>>10)
 	if started != users || l.Len() != 10_000 || after > full+2<<20 {

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// TestKeyTellsNothing checks that passwords with a common prefix have unrelated keys: a
-// lookup, whose time depends on keys alone, cannot tell how much of a password is right.
+// TestKeyTellsNothing checks that passwords with a common prefix have unrelated keys. The
+// time of a lookup depends only on keys, so it does not reveal how much of a password is
+// right.
 func TestKeyTellsNothing(t *testing.T) {
 	l, err := New(Options{})
 	if err != nil {
@@ -37,8 +38,8 @@ func TestKeyTellsNothing(t *testing.T) {
 	}
 }
 
-// TestKeyTiming measures lookups with a password that is nearly right, and with one that is
-// not, for the time that TIMING says: make soak.
+// TestKeyTiming compares the times of lookups with a password that is nearly right and with
+// one that is not, for the time in TIMING, which make soak sets.
 func TestKeyTiming(t *testing.T) {
 	limit, err := time.ParseDuration(os.Getenv("TIMING"))
 	if err != nil {
@@ -50,13 +51,14 @@ func TestKeyTiming(t *testing.T) {
 	}
 	r := httptest.NewRequest("GET", "/", nil)
 	l.sessions.put(t.Context(), l.key(r, "ann", strings.Repeat("a", 64)), "ann", "sid")
-	var differences []float64 // of the medians of blocks, since the load of a machine changes
+	var differences []float64 // between medians of blocks, since the load of a machine varies
 	end := time.Now().Add(limit)
 	for len(differences) < 2 || time.Now().Before(end) {
 		var took [2][]time.Duration
 		for range 2000 {
-			// Always other passwords, since the place of a key in the table has a small
-			// effect on the time; and all made the same way, since caches have too.
+			// Use a new password each time, since the position of a key in the table
+			// affects the time slightly, and create all in the same way, since caches
+			// affect it too.
 			prefix, class := strings.Repeat("a", 38), mathrand.IntN(2)
 			if class == 1 {
 				prefix = strings.Repeat("b", 38)
@@ -83,7 +85,7 @@ func TestKeyTiming(t *testing.T) {
 	}
 	limits := 5 * math.Sqrt(variance/n) // five standard errors
 	t.Logf("%d blocks: a difference of %.2f ns, within %.2f", len(differences), mean, limits)
-	if limit > 0 && math.Abs(mean) > max(limits, 3) { // 3 ns are far less than an HMAC varies
+	if limit > 0 && math.Abs(mean) > max(limits, 3) { // an HMAC varies by far more than 3 ns
 		t.Error("the times differ")
 	}
 }

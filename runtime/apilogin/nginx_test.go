@@ -98,7 +98,7 @@ func startNginx(t testing.TB) (gateway *url.URL, starts func() []string) {
 	cmd := exec.Command(exe, "-p", dir, "-c", filepath.Join(dir, "nginx.conf"), "-e", "stderr")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.ExtraFiles = []*os.File{file} // so that no port must be guessed
+	cmd.ExtraFiles = []*os.File{file} // avoids a guessed port
 	cmd.Env = append(os.Environ(), "NGINX=3;")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
@@ -197,7 +197,7 @@ func TestNginx(t *testing.T) {
 	if out := curl(call); !strings.Contains(out, "401 Unauthorized") {
 		t.Error(out)
 	}
-	if n := len(starts()); n != 7 { // of curl: one that nginx allowed, one that it denied
+	if n := len(starts()); n != 7 { // by curl: one allowed, one denied
 		t.Errorf("%d starts", n)
 	}
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()

@@ -21,7 +21,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/cookies"
 )
 
-// TestFile checks the meaning of lines, and that bad ones are ignored.
+// TestFile checks the interpretation of lines, and that invalid ones are ignored.
 func TestFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cookies")
 	text := strings.Join([]string{
@@ -167,8 +167,8 @@ func TestCurl(t *testing.T) {
 	}
 }
 
-// TestValuesAsCurl checks that a server gets back the name and value that it has set, as
-// from curl, before and after the jar has written its file.
+// TestValuesAsCurl checks that a server receives the name and value that it has set, as
+// with curl, before and after the jar has written its file.
 func TestValuesAsCurl(t *testing.T) {
 	set := []string{
 		`a=b c`, `b=b,c`, `c= lead`, `d={"x":1}`, `e=b"c`, `f="quoted"`, "g=\u00e4\xff", `h==`, `i=a=b=`, `j=b\c`, `k=%20+`, `l="b c`, `m=trail  `, `n =x`, ` o=x`,
@@ -233,7 +233,7 @@ func FuzzCookieFile(f *testing.F) {
 	})
 }
 
-// TestWriteAgain checks that Close writes what could not be written before.
+// TestWriteAgain checks that Close retries a failed write.
 func TestWriteAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	synctest.Test(t, func(t *testing.T) {

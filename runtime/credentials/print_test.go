@@ -20,8 +20,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestPrint checks that fmt and log/slog print no secret of a source, nor of what
-// holds one.
+// TestPrint checks that fmt and log/slog print no secret of a source, nor of a value that
+// contains one.
 func TestPrint(t *testing.T) {
 	memory := new(credentials.Memory)
 	memory.SetBlob(policy.BlobAuth, 0, "secret")
@@ -40,7 +40,7 @@ func TestPrint(t *testing.T) {
 	teststream.Must(named.ClientCertificate(t.Context(), 0))
 	chain := credentials.Chain{memory, files, env, funcs}
 	memory.SetClientCertificate(0, teststream.Must(files.ClientCertificate(t.Context(), 0)))
-	for _, source := range chain[:3] { // so that each holds what it caches
+	for _, source := range chain[:3] { // fill the caches
 		source.Blob(t.Context(), policy.BlobAuth, 0)
 		source.ClientCertificate(t.Context(), 0)
 	}

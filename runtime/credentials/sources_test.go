@@ -36,7 +36,7 @@ func write(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// TestFiles checks what Files reads, when, and what it refuses.
+// TestFiles checks what Files reads, when, and what it rejects.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
@@ -299,7 +299,7 @@ func TestSources(t *testing.T) {
 	}
 }
 
-// TestBasicAuth checks the examples of RFC 7617, and what they cannot encode.
+// TestBasicAuth checks the examples of RFC 7617, and names that cannot be encoded.
 func TestBasicAuth(t *testing.T) {
 	for _, tt := range []struct {
 		user, password, want string

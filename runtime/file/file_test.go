@@ -24,8 +24,7 @@ func newContext(t *testing.T, types ...*policy.StreamType) *runtime.Context {
 	return teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{file.New()}}, types...)
 }
 
-// TestFile checks the events, payload and flags of files, and which paths are
-// refused.
+// TestFile checks the events, payload and flags of files, and which paths are rejected.
 func TestFile(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, size int) []byte {
@@ -108,7 +107,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// TestFileNames checks what metadata may put into a path.
+// TestFileNames checks which metadata may be part of a path.
 func TestFileNames(t *testing.T) {
 	c := newContext(t, &policy.StreamType{Name: "s", Protocol: policy.ProtocolRaw, Endpoint: "file:///tmp/${m}", Metadata: []policy.Metadata{{Name: "m"}}},
 		&policy.StreamType{Name: "none", Protocol: policy.ProtocolRaw, Endpoint: "file://"})

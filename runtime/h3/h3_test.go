@@ -37,7 +37,7 @@ var own = testcert.New("own")
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
-// serve runs a server of h3 until the end of the test.
+// serve runs an h3 server until the end of the test.
 func serve(t testing.TB, h http.HandlerFunc) netip.AddrPort {
 	return serveBy(t, own.Server(nil, "127.0.0.1"), h)
 }
@@ -125,7 +125,7 @@ func run(t *testing.T, o runtime.Options, st *policy.StreamType, data string, on
 
 var large = bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
 
-// delivered gets a value when the client has the first piece of /cut.
+// delivered receives a value when the client has received the first piece of /cut.
 var delivered = make(chan bool)
 
 func handler(w http.ResponseWriter, r *http.Request) {
@@ -350,9 +350,9 @@ func TestPeerTxCredit(t *testing.T) {
 	}
 }
 
-// TestFailedRequest checks that requests on the connection of a failed request
-// continue, although http3 makes another connection for later ones, and that the
-// old connection is closed after them.
+// TestFailedRequest checks that requests on the connection of a failed request continue,
+// although http3 makes a new connection for later ones, and that the old connection is
+// closed after them.
 func TestFailedRequest(t *testing.T) {
 	arrived, resume := make(chan struct{}), make(chan struct{})
 	conns := make(chan *quic.Conn, 10)
@@ -453,8 +453,8 @@ func TestCanceledDial(t *testing.T) {
 	}
 }
 
-// TestCanceledDialFails checks that a request does not get the error of a dial that
-// failed before the request was made.
+// TestCanceledDialFails checks that a request is not affected by a dial that failed before
+// the request.
 func TestCanceledDialFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, second := errors.New("first"), errors.New("second")
@@ -469,8 +469,7 @@ func TestCanceledDialFails(t *testing.T) {
 	})
 }
 
-// TestServerGone checks that an attempt after one without an answer makes another
-// connection.
+// TestServerGone checks that the attempt after an unanswered one makes a new connection.
 func TestServerGone(t *testing.T) {
 	front := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
 	defer front.Close()
@@ -518,7 +517,7 @@ func TestServerGone(t *testing.T) {
 	}
 }
 
-// TestClose shuts contexts down with requests in each of their phases.
+// TestClose shuts contexts down with requests in each phase.
 func TestClose(t *testing.T) {
 	addr := serve(t, handler)
 	for _, url := range []string{"/never", "/large", "/x"} {
@@ -609,13 +608,13 @@ func (p *packetPipe) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// TestDatagramsStop checks that a response ends when the peer's datagrams stop, or the
-// client's do, in the middle of it; and that PINGs keep a slow one.
+// TestDatagramsStop checks that a response ends when the datagrams of the peer or of the
+// client stop in the middle of it, and that PINGs keep a slow response alive.
 func TestDatagramsStop(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		retry   *policy.Retry
-		ours    bool // the datagrams of the client are lost
+		ours    bool // lose the datagrams of the client
 		theirs  bool
 		atLeast time.Duration
 		atMost  time.Duration

@@ -26,7 +26,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An attack is a hostile server. on is called with each request of a connection, and may
+// An attack is a hostile server. on is called for each request of a connection, and may
 // write until the connection is closed.
 type attack struct {
 	name   string
@@ -37,7 +37,7 @@ type attack struct {
 	method string
 }
 
-// flood writes a frame again and again.
+// flood writes a frame repeatedly.
 func flood(write func(c *frameConn, stream uint32) error) func(*frameConn, uint32) {
 	return func(c *frameConn, stream uint32) {
 		for write(c, stream) == nil {
@@ -209,7 +209,7 @@ func (a attack) start(t testing.TB, config *tls.Config) netip.AddrPort {
 		c := &frameConn{Conn: conn, Framer: http2.NewFramer(conn, r)}
 		c.WriteSettings()
 		requests := make(chan uint32, 100)
-		go func() { // goes on during a flood, which must not block
+		go func() { // continue to read during a flood, which must not block
 			defer close(requests)
 			for {
 				f, err := c.ReadFrame()
@@ -228,8 +228,8 @@ func (a attack) start(t testing.TB, config *tls.Config) netip.AddrPort {
 	return testserver.Addr(ln)
 }
 
-// run makes requests of the hostile server and, after each, of a good one in the same
-// context and trust store. Warnings go to log.
+// run makes requests to the hostile server and, after each, to a good one in the same
+// context and trust store. It writes warnings to log.
 func (a attack) run(t testing.TB, requests int, log *bytes.Buffer) {
 	own := testcert.New("own")
 	protocol, alpn := policy.ProtocolH2, "h2"
@@ -297,7 +297,7 @@ func (a attack) run(t testing.TB, requests int, log *bytes.Buffer) {
 	}
 }
 
-// unread makes a request whose body is not read.
+// unread makes a request and does not read its response body.
 func (a attack) unread(t testing.TB, c *runtime.Context) {
 	failed := make(chan error, 1)
 	s, err := c.NewStream("bad", runtime.Handlers{State: func(s *runtime.Stream, state runtime.State, _ uint32) runtime.Result {
@@ -319,8 +319,8 @@ func (a attack) unread(t testing.TB, c *runtime.Context) {
 	}
 }
 
-// TestAttacks checks that a hostile server gets an error, and takes nothing from a good
-// one, nor from the end of the context.
+// TestAttacks checks that requests to a hostile server fail without affecting a good one or
+// the end of the context.
 func TestAttacks(t *testing.T) {
 	for _, a := range attacks {
 		protocol := "h2 "
@@ -340,8 +340,8 @@ func TestAttacks(t *testing.T) {
 // attackVar makes the test binary run all attacks with the standard logger.
 const attackVar = "SSPOLICY_TEST_ATTACKS"
 
-// TestAttacksStderr checks that nothing of a server's reaches standard error past the
-// logger.
+// TestAttacksStderr checks that text of a server does not bypass the logger and reach
+// standard error.
 func TestAttacksStderr(t *testing.T) {
 	if os.Getenv(attackVar) != "" {
 		for _, a := range attacks {

@@ -56,7 +56,7 @@ func TestConformance(t *testing.T) {
 		tx     string        // body to send
 		h2     bool          // also run over h2 with TLS
 		want   string
-		prefix bool // want is only the beginning
+		prefix bool // want is a prefix
 		cause  func(error) bool
 	}{
 		{name: "GET 200 by RequestTx", st: opportunistic, sv: server{handler: good}, h2: true,

@@ -18,8 +18,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestCookies checks which cookies a server gets: those of all responses, also of
-// redirects and refusals, that are meant for it.
+// TestCookies checks which cookies a server receives: those intended for it of all
+// responses, including redirects and rejections.
 func TestCookies(t *testing.T) {
 	var mu sync.Mutex
 	var requests []string
@@ -113,7 +113,8 @@ func TestNoJar(t *testing.T) {
 	}
 }
 
-// TestCookieValues checks that a server gets back the values that it has set, over h1 and h2.
+// TestCookieValues checks that a server receives the values that it has set, over h1 and
+// h2.
 func TestCookieValues(t *testing.T) {
 	const set = `a={"x": 1, "y"}` + "\u00e4\xff"
 	own := testcert.New("own")

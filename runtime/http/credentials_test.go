@@ -24,8 +24,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestCredentialHeaders checks the headers that hold credentials, and that nothing
-// is sent if one is missing.
+// TestCredentialHeaders checks the headers with credentials, and that nothing is sent if
+// one is missing.
 func TestCredentialHeaders(t *testing.T) {
 	var conns atomic.Int32
 	addr := server{conn: func(c net.Conn) {
@@ -178,7 +178,7 @@ func TestCredentialsOnRedirect(t *testing.T) {
 	}
 }
 
-// TestClientCertificates checks that a server gets the certificate that the policy
+// TestClientCertificates checks that a server receives the certificate that the policy
 // names, over h1 and h2, and that no connection is made without it.
 func TestClientCertificates(t *testing.T) {
 	own, clients, strangers := testcert.New("own"), testcert.New("clients"), testcert.New("strangers")
@@ -253,9 +253,8 @@ func TestClientCertificates(t *testing.T) {
 	}
 }
 
-// TestSessions checks that TLS sessions are resumed, but not by a stream with
-// another client certificate or another trust store, even of the same
-// certificates.
+// TestSessions checks that TLS sessions are resumed, but not by a stream with another
+// client certificate or trust store, even with the same certificates.
 func TestSessions(t *testing.T) {
 	own := testcert.New("own")
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

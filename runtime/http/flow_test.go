@@ -48,7 +48,7 @@ func TestSlowReader(t *testing.T) {
 				last := got >> 24
 				got += int64(len(buf))
 				if got>>24 != last { // every 16 MB
-					synctest.Wait() // the server is as far ahead as it can be
+					synctest.Wait() // the server is as far ahead as possible
 					ahead = max(ahead, written.Load()-got)
 					var m goruntime.MemStats
 					goruntime.ReadMemStats(&m)
@@ -71,8 +71,8 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestSlowWriter checks that an unsuccessful Tx is not called again before the next
-// RequestTx, whatever it returned, and that a message arrives in its pieces.
+// TestSlowWriter checks that an unsuccessful Tx is not called before the next RequestTx,
+// whatever it returned, and that a message arrives in its pieces.
 func TestSlowWriter(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -123,7 +123,7 @@ func TestSlowWriter(t *testing.T) {
 	}
 }
 
-// TestLongPoll checks that the limit of an attempt ends with the headers.
+// TestLongPoll checks that the time limit of an attempt ends with the response headers.
 func TestLongPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		own := testcert.New("own")

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// opaqueConn makes a pool not watch a connection.
+// opaqueConn prevents a pool from watching a connection.
 type opaqueConn struct{ syscall.RawConn }
 
 // TestIdleEntries checks that the pool forgets an address with its last idle connection.

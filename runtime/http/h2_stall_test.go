@@ -17,9 +17,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestH2Stall makes requests to a server that stops to read and goes on to write. Neither
-// side may wait for the other without end: not the requests, nor what ends the stream.
-// The context has no limit for an attempt.
+// TestH2Stall makes requests to a server that stops reading but continues to write. Neither
+// requests nor the end of a stream may wait without limit. The context has no limit for an
+// attempt.
 func TestH2Stall(t *testing.T) {
 	const bound = 20 * time.Second // more than writeTimeout
 	frames := map[string]func(*http2.Framer) error{
@@ -79,7 +79,7 @@ func TestH2Stall(t *testing.T) {
 	}
 }
 
-// stall reads so many bytes, and then writes frames until the connection ends.
+// stall reads n bytes, and then writes frames until the connection ends.
 func stall(c net.Conn, reads int, pause time.Duration, write func(*http2.Framer) error) {
 	defer c.Close()
 	f := http2.NewFramer(c, nil)

@@ -16,8 +16,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestClearTextH2 checks that h2 without TLS is HTTP/2, shares a connection, and
-// cannot reach a server of HTTP/1.1.
+// TestClearTextH2 checks that h2 without TLS is HTTP/2, shares a connection, and cannot
+// reach a server that supports only HTTP/1.1.
 func TestClearTextH2(t *testing.T) {
 	proto := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Proto, " ", r.Method, " ", r.Host, r.URL)

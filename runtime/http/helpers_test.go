@@ -22,7 +22,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// fetched are the events of a GET by RequestTx that succeeds.
+// fetched are the events of a successful GET by RequestTx.
 const fetched = "CRE POL CNG CON rx(SOM) rx(EOM) ACK DIS"
 
 // protocols are those that work without TLS against a server of serveBoth.
@@ -72,8 +72,8 @@ func sender(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, policy
 	}
 }
 
-// A server is one of a handler, a function for each connection, and an address
-// that refuses connections.
+// A server is either a handler, a function for each connection, or an address that refuses
+// connections.
 type server struct {
 	handler http.Handler
 	conn    func(net.Conn)
@@ -213,7 +213,7 @@ func newStream(t *testing.T, st policy.StreamType, addr netip.AddrPort, tr *test
 // transaction to its end.
 func fetch(t *testing.T, st policy.StreamType, addr netip.AddrPort, h runtime.Handlers, prepare func(*runtime.Stream)) (*teststream.Trace, *runtime.Stream) {
 	t.Helper()
-	// In CREATING, so that there is one transaction even if prepare requests one.
+	// In CREATING, so that there is one transaction even if prepare makes a request.
 	tr := &teststream.Trace{On: teststream.Actions{"CRE": func(s *runtime.Stream) policy.Result {
 		s.SetHandlers(h)
 		if prepare != nil {

@@ -107,8 +107,8 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// TestRefusedHeaders checks that metadata in headers that frame the request fails
-// the attempt.
+// TestRefusedHeaders checks that metadata in headers that frame the request fails the
+// attempt.
 func TestRefusedHeaders(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	for name, value := range map[string]string{"transfer-encoding:": "chunked", "connection:": "x-b", "content-length:": "-12345", "te:": "trailers", "host:": "a b"} {
@@ -301,8 +301,8 @@ func TestTxDontSend(t *testing.T) {
 	}
 }
 
-// TestEarlyAnswer checks that a server may answer before the request is complete,
-// and that Tx is not called after that.
+// TestEarlyAnswer checks that a server may answer before the request is complete, and that
+// Tx is not called afterwards.
 func TestEarlyAnswer(t *testing.T) {
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex() // otherwise net/http reads the body first
@@ -325,7 +325,7 @@ func TestEarlyAnswer(t *testing.T) {
 	tr.Want(t, "CRE CNG CON rx(SOM) rx(EOM) NAK DIS")
 }
 
-// TestLarge moves more than buffers hold, in both directions at once.
+// TestLarge transfers more than the buffers hold in both directions at once.
 func TestLarge(t *testing.T) {
 	const size = 3 << 20
 	own := testcert.New("own")
@@ -447,7 +447,7 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// TestRetryAfter checks that the header raises the wait.
+// TestRetryAfter checks that the header increases the wait.
 func TestRetryAfter(t *testing.T) {
 	for _, header := range []string{"1", "date"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -459,7 +459,7 @@ func TestRetryAfter(t *testing.T) {
 					return
 				}
 				v := header
-				if v == "date" { // of a server whose clock is a year off
+				if v == "date" { // from a server whose clock is a year off
 					now := time.Now().Add(-365 * 24 * time.Hour).UTC()
 					w.Header().Set("Date", now.Format(http.TimeFormat))
 					v = now.Add(time.Second).Format(http.TimeFormat)
@@ -542,7 +542,7 @@ func TestUnix(t *testing.T) {
 	}
 }
 
-// TestCloseInFlight shuts the context down at each point of a transaction.
+// TestCloseInFlight shuts the context down at each step of a transaction.
 func TestCloseInFlight(t *testing.T) {
 	release := make(chan struct{})
 	addr := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -566,7 +566,8 @@ func TestCloseInFlight(t *testing.T) {
 	}
 	close(release)
 
-	// A peer that accepts the connection and sends nothing, not even for TLS.
+	// A peer that accepts the connection and sends nothing, not even during the TLS
+	// handshake.
 	ln := testserver.Listen(t)
 	tr := &teststream.Trace{On: teststream.Actions{"CRE": teststream.Connect}}
 	c, _ := newStream(t, policy.StreamType{TLS: true}, testserver.Addr(ln), tr, runtime.Options{})

@@ -71,7 +71,7 @@ func TestUnixRedirects(t *testing.T) {
 	}
 }
 
-// TestUnixByMetadata checks that requests reach the socket that metadata names.
+// TestUnixByMetadata checks that requests reach the socket named by metadata.
 func TestUnixByMetadata(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a", "b"} {
@@ -94,8 +94,8 @@ func TestUnixByMetadata(t *testing.T) {
 	wg.Wait()
 }
 
-// TestH2StreamLimit checks that a request waits for its turn on a connection,
-// however often others are first.
+// TestH2StreamLimit checks that a waiting request gets its turn on a connection, however
+// often others overtake it.
 func TestH2StreamLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var network testserver.Network
@@ -121,8 +121,8 @@ func TestH2StreamLimit(t *testing.T) {
 	})
 }
 
-// TestH2StreamLimitConnections checks that requests beyond the limit of streams do not
-// make more connections than there are callers.
+// TestH2StreamLimitConnections checks that requests beyond the stream limit do not make
+// more connections than there are callers.
 func TestH2StreamLimitConnections(t *testing.T) {
 	const callers, each = 50, 10
 	var conns atomic.Int32
@@ -153,8 +153,8 @@ func TestH2StreamLimitConnections(t *testing.T) {
 	}
 }
 
-// TestFetchReturns checks that Fetch returns when its context is done, whatever the
-// server or a dialer does.
+// TestFetchReturns checks that Fetch returns when its context is done, whatever a server or
+// dialer does.
 func TestFetchReturns(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
@@ -221,7 +221,7 @@ func TestH2Repeated(t *testing.T) {
 	}
 }
 
-// TestH2DeadConnection checks that a kept connection whose peer is gone is replaced.
+// TestH2DeadConnection checks that an idle connection whose peer has gone is replaced.
 func TestH2DeadConnection(t *testing.T) {
 	back := serveH2C(t, status(200, "x"))
 	var dead atomic.Bool
@@ -276,7 +276,7 @@ func TestBigHeaders(t *testing.T) {
 	}
 }
 
-// TestStalledBody checks that a body which is not needed is not waited for.
+// TestStalledBody checks that an unneeded body is not waited for.
 func TestStalledBody(t *testing.T) {
 	for head, want := range map[string]string{
 		"503 x\r\nContent-Length: 100\r\n":                                       "",
@@ -386,7 +386,7 @@ func TestControlCharacters(t *testing.T) {
 	}
 }
 
-// TestEndpointPort checks that metadata of a host cannot set a port.
+// TestEndpointPort checks that metadata in the host cannot set a port.
 func TestEndpointPort(t *testing.T) {
 	addr := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	c := newContext(t, policy.StreamType{Endpoint: "http://${h}/", Metadata: []policy.Metadata{{Name: "h"}}}, addr, runtime.Options{})

@@ -60,8 +60,8 @@ func (b *countingBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// inTurn returns a Tx that sends the message of each streamtype in pieces, and
-// appends the streamtype of each call to calls.
+// inTurn returns a Tx that sends the message of each streamtype in pieces, and appends the
+// streamtype of each call to calls.
 func inTurn(messages map[string][]string, calls *[]string) func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result) {
 	at := map[string]int{}
 	return func(s *runtime.Stream, _ uint32, buf []byte) (int, policy.Flags, policy.Result) {
@@ -231,7 +231,7 @@ func TestRideshare(t *testing.T) {
 	}
 }
 
-// TestMultipartFails checks requests whose messages do not fit their length.
+// TestMultipartFails checks requests whose messages do not match their length.
 func TestMultipartFails(t *testing.T) {
 	two := []policy.StreamType{upload("s", "b", policy.HTTP{MultipartName: "a"}), upload("b", "", policy.HTTP{MultipartName: "b"})}
 	for _, p := range protocols {
@@ -299,8 +299,8 @@ func TestMultipartAnswer(t *testing.T) {
 	}
 }
 
-// TestMultipartRedirected checks that a form is not sent twice, and that a request
-// without the form does not have its Content-Type.
+// TestMultipartRedirected checks that a form is not sent twice, and that a request without
+// the form does not have its Content-Type.
 func TestMultipartRedirected(t *testing.T) {
 	for _, p := range protocols {
 		for status, wanted := range map[int]string{

@@ -16,8 +16,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// An assembler joins the pieces that split delivers: an event is "start", "end", or
-// a whole message in quotes. It fails on pieces that do not fit together.
+// An assembler joins the pieces that split delivers. An event is "start", "end", or a whole
+// message in quotes. Inconsistent pieces fail the test.
 type assembler struct {
 	t      testing.TB
 	events []string
@@ -109,8 +109,8 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// TestSplitReads checks that the parts do not depend on where reads end, also around
-// the size of the buffer.
+// TestSplitReads checks that the parts do not depend on the boundaries of reads, also
+// around the size of the buffer.
 func TestSplitReads(t *testing.T) {
 	for size := bufferSize - 100; size < bufferSize+100; size++ {
 		part := strings.Repeat("x", size)
@@ -150,7 +150,7 @@ func TestSplitMemory(t *testing.T) {
 			})
 			goruntime.ReadMemStats(&after)
 			want := io.ErrUnexpectedEOF
-			if start == "" && name != "empty parts" { // the others are preamble
+			if start == "" && name != "empty parts" { // the other texts are a preamble
 				want = errOutside
 			}
 			if grown := after.TotalAlloc - before.TotalAlloc; err != want || grown > 1<<20 {
@@ -259,9 +259,9 @@ type chunkReader struct {
 
 func (c chunkReader) Read(p []byte) (int, error) { return c.r.Read(p[:min(len(p), c.n)]) }
 
-// FuzzMultipart checks that split finds the parts that mime/multipart writes, that
-// they do not depend on the sizes of reads, and that it finds the same parts as
-// mime/multipart in any body that that reads to its end.
+// FuzzMultipart checks that split finds the parts that mime/multipart writes, independently
+// of the sizes of reads, and the same parts as mime/multipart in any body that
+// mime/multipart reads to its end.
 func FuzzMultipart(f *testing.F) {
 	f.Add("b", "body", "\r\n--b", "", uint8(3), "--b\r\n\r\nx\r\n--b--")
 	f.Add("----", "\r\n------", "--", "\r", uint8(1), "pre\r\n------\r\nA: b\r\n\r\nx\r\n------ \t\r\n\r\n\r\n--------\r\npost")

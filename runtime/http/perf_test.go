@@ -28,7 +28,7 @@ type figures struct {
 	} `json:"prot_specific"`
 }
 
-// TestPerf checks the figures of attempts and when they are delivered.
+// TestPerf checks the figures of attempts and the time of their delivery.
 func TestPerf(t *testing.T) {
 	own := testcert.New("own")
 	good := status(200, "x")

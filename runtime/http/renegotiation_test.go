@@ -14,7 +14,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestRenegotiation checks the error of a server that asks for a client certificate after
+// TestRenegotiation checks the error for a server that requests a client certificate after
 // the handshake, as apache does for a location.
 func TestRenegotiation(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")

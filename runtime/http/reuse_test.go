@@ -15,7 +15,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A heldConn keeps what is written until release, once hold is set.
+// A heldConn holds back writes from the time hold is set until release.
 type heldConn struct {
 	net.Conn
 	hold bool
@@ -34,8 +34,8 @@ func (c *heldConn) release() {
 	_, _ = c.held.WriteTo(c.Conn)
 }
 
-// TestUnsolicitedTLS has a server send a second response, in a TLS record of its own,
-// together with the first one. The next request must not get it.
+// TestUnsolicitedTLS has a server that sends a second response, in its own TLS record,
+// together with the first. The next request must not receive it.
 func TestUnsolicitedTLS(t *testing.T) {
 	own := testcert.New("own")
 	ln := testserver.Listen(t)

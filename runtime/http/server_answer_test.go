@@ -33,7 +33,7 @@ func pieces(all ...string) func(*runtime.Stream, uint32, []byte) (int, policy.Fl
 	}
 }
 
-// do is an action that calls functions one after the other.
+// do is an action that calls functions in order.
 func do(all ...func(*runtime.Stream) error) func(*runtime.Stream) runtime.Result {
 	return func(s *runtime.Stream) runtime.Result {
 		for _, f := range all {
@@ -63,8 +63,8 @@ func respond(name, body string) func(*runtime.Stream) error {
 	}
 }
 
-// TestServerAnswers compares answers on the wire, without their Date, with what the
-// program does in SERVER_TXN.
+// TestServerAnswers checks the answers on the wire, without Date, for what the program does
+// in SERVER_TXN.
 func TestServerAnswers(t *testing.T) {
 	get := "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 	for name, tt := range map[string]struct {
@@ -144,7 +144,7 @@ func TestServerAnswers(t *testing.T) {
 	}
 }
 
-// A closer is content that counts how often it is closed.
+// A closer is content that counts calls of Close.
 type closer struct {
 	*strings.Reader
 	n *atomic.Int32
@@ -260,7 +260,8 @@ func TestServerTrailers(t *testing.T) {
 	}
 }
 
-// TestServerMetadata gives clients the metadata of the listener, in each transaction.
+// TestServerMetadata checks that clients have the metadata of the listener, in each
+// transaction.
 func TestServerMetadata(t *testing.T) {
 	first := true
 	k := &clients{on: teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result {
@@ -282,7 +283,7 @@ func TestServerMetadata(t *testing.T) {
 	}
 }
 
-// TestServerPause holds a request body back.
+// TestServerPause checks that PauseRx holds back a request body.
 func TestServerPause(t *testing.T) {
 	k := &clients{on: teststream.Actions{
 		"TXN": func(s *runtime.Stream) runtime.Result {
@@ -317,7 +318,8 @@ func TestServerMultipart(t *testing.T) {
 	}
 }
 
-// TestServerClientGone ends the stream of a client that does not wait for its answer.
+// TestServerClientGone checks that the stream of a client ends if the client disconnects
+// before the answer.
 func TestServerClientGone(t *testing.T) {
 	waiting := make(chan struct{})
 	k := &clients{on: teststream.Actions{"TXN": teststream.RequestTx},
@@ -336,7 +338,7 @@ func TestServerClientGone(t *testing.T) {
 	k.trace(t, 0).AwaitEnd(t, "CRE CNG CON TXN DIS DES")
 }
 
-// TestServerTakesTime has a program pause within a request and its answer for longer
+// TestServerTakesTime has a program that pauses within a request and its answer for longer
 // than a client may.
 func TestServerTakesTime(t *testing.T) {
 	const idle = 400 * time.Millisecond

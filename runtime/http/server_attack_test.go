@@ -26,7 +26,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// paths are the paths of the requests that a program has seen.
+// paths are the request paths that a program has seen.
 type paths struct {
 	clients
 	seen chan string
@@ -42,9 +42,9 @@ func newPaths() *paths {
 	return p
 }
 
-// TestSmuggling sends requests whose length two readers could understand differently,
-// with another request in the part that is in doubt. The server must not see that, except
-// where the message is unambiguous by RFC 9112 section 6.3.
+// TestSmuggling sends requests whose length is ambiguous, with another request in the
+// ambiguous part. The server must not process that request, unless RFC 9112 section 6.3
+// makes the message unambiguous.
 func TestSmuggling(t *testing.T) {
 	inner := "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
 	chunked := "0\r\n\r\n"
@@ -103,8 +103,8 @@ func TestPipelining(t *testing.T) {
 	}
 }
 
-// TestServerLimits has clients exceed a limit, and compares the status, or "" for a
-// connection that is closed without an answer.
+// TestServerLimits has clients that exceed a limit. It compares the status, or "" for a
+// connection closed without an answer.
 func TestServerLimits(t *testing.T) {
 	limits := runtime.Limits{HeaderBytes: 4 << 10, BodyBytes: 100, HeaderTimeout: 50 * time.Millisecond, IdleTimeout: 100 * time.Millisecond}
 	for name, tt := range map[string]struct {
@@ -135,7 +135,7 @@ func TestServerLimits(t *testing.T) {
 			}
 			defer conn.Close()
 			conn.SetDeadline(time.Now().Add(10 * time.Second))
-			go io.WriteString(conn, tt.request) // the server may not read all of it
+			go io.WriteString(conn, tt.request) // the server need not read all of it
 			all, err := io.ReadAll(conn)
 			if errors.Is(err, net.ErrClosed) || err != nil && err.(net.Error).Timeout() {
 				t.Error(err)
@@ -159,8 +159,8 @@ func TestServerLimits(t *testing.T) {
 	}
 }
 
-// TestConnectionLimit lets no more connections in than the limit, and the next one when
-// one has ended.
+// TestConnectionLimit checks that the limit of connections holds, and that a waiting
+// connection is accepted when another one ends.
 func TestConnectionLimit(t *testing.T) {
 	p := newPaths()
 	s := p.listen(t, serverType(policy.ProtocolH1), runtime.WithLimits(runtime.Limits{Connections: 2}))
@@ -212,9 +212,8 @@ func TestPortScan(t *testing.T) {
 	}
 }
 
-// TestIdleConnections keeps as many connections as IDLE says (1000) idle after a request,
-// half of them, or without one, and takes another request. They need little memory, and
-// end with the listener.
+// TestIdleConnections opens IDLE (1000) connections, half of which make a request, and
+// makes another request. Idle connections need little memory, and end with the listener.
 func TestIdleConnections(t *testing.T) {
 	n := 1000
 	if v := os.Getenv("IDLE"); v != "" {
@@ -260,7 +259,7 @@ func TestIdleConnections(t *testing.T) {
 	p.mu.Lock()
 	streams := len(p.traces)
 	p.mu.Unlock()
-	if streams != n/2+1 { // none for those that say nothing
+	if streams != n/2+1 { // none for connections without a request
 		t.Errorf("%d streams", streams)
 	}
 	s.Destroy()
@@ -276,7 +275,7 @@ func TestIdleConnections(t *testing.T) {
 type h2Peer struct {
 	*http2.Framer
 	conn net.Conn
-	head []byte // a block of headers of a GET
+	head []byte // header block of a GET
 }
 
 func dialH2(t *testing.T, s *runtime.Stream) *h2Peer {
@@ -314,7 +313,7 @@ func (p *h2Peer) ends() (code http2.ErrCode, goAway bool) {
 	}
 }
 
-// TestRapidReset begins and resets requests without end. The number of streams at a time
+// TestRapidReset starts and resets requests endlessly. The number of concurrent streams
 // stays within the limit.
 func TestRapidReset(t *testing.T) {
 	const limit = 10
@@ -350,7 +349,7 @@ func TestRapidReset(t *testing.T) {
 	}
 }
 
-// TestH2Floods checks that frames without end end the connection.
+// TestH2Floods checks that endless frames end the connection.
 func TestH2Floods(t *testing.T) {
 	for name, flood := range map[string]func(*h2Peer) error{
 		"CONTINUATION": func(p *h2Peer) error {
@@ -384,15 +383,15 @@ func TestH2Floods(t *testing.T) {
 			t.Parallel()
 			k := newPaths()
 			p := dialH2(t, k.listen(t, serverType(policy.ProtocolH2), runtime.WithLimits(runtime.Limits{IdleTimeout: 2 * time.Second})))
-			if err := flood(p); errors.Is(err, net.ErrClosed) || err.(net.Error).Timeout() { // nothing is read
+			if err := flood(p); errors.Is(err, net.ErrClosed) || err.(net.Error).Timeout() { // the server does not read
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// TestUnreadBody refuses requests whose body never comes. The connection ends all the
-// same.
+// TestUnreadBody rejects requests whose body never arrives. The connection ends
+// nevertheless.
 func TestUnreadBody(t *testing.T) {
 	k := &clients{on: teststream.Actions{"TXN": do(ack(403))}}
 	s := k.listen(t, serverType(policy.ProtocolH1), runtime.WithLimits(runtime.Limits{IdleTimeout: 100 * time.Millisecond}))
@@ -409,8 +408,8 @@ func TestUnreadBody(t *testing.T) {
 	k.trace(t, 0).AwaitEnd(t, "DES")
 }
 
-// TestHandleWindow has a client of h2 that takes nothing of the answer of a handler, and
-// keeps the connection alive.
+// TestHandleWindow has an h2 client that does not read the answer of a handler, but keeps
+// the connection alive.
 func TestHandleWindow(t *testing.T) {
 	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}}, serverType(policy.ProtocolH2))
 	wrote := make(chan error, 1)

@@ -39,7 +39,7 @@ func serverType(p policy.Protocol, change ...func(*policy.StreamType)) *policy.S
 	return st
 }
 
-// clients records what the accepted streams of a listener do.
+// clients records the events of the accepted streams of a listener.
 type clients struct {
 	on     teststream.Actions
 	tx     func(*runtime.Stream, uint32, []byte) (int, policy.Flags, policy.Result)
@@ -47,7 +47,7 @@ type clients struct {
 	traces []*teststream.Trace
 }
 
-// accept is for runtime.WithClients.
+// accept is the function for runtime.WithClients.
 func (k *clients) accept(*runtime.Stream) runtime.Handlers {
 	tr := &teststream.Trace{On: k.on}
 	k.mu.Lock()
@@ -96,7 +96,7 @@ func text(status int, body func(*runtime.Stream) string) func(*runtime.Stream) r
 // item returns a metadata item of a stream.
 func item(s *runtime.Stream, name string) string { return teststream.Must(s.Metadata(name)) }
 
-// exchangeRaw sends text on a connection and returns all that comes back.
+// exchangeRaw sends text on a connection and returns everything it receives.
 func exchangeRaw(t *testing.T, addr, text string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -138,7 +138,7 @@ func TestServerTransactions(t *testing.T) {
 	tr.Want(t, "CRE CNG CON TXN rx(SOM) rx(EOM) TXN rx(SOM) rx(EOM) TXN DIS DES")
 }
 
-// TestServerVersions serves the same streamtype over h1 and h2, with and without TLS.
+// TestServerVersions serves one streamtype over h1 and h2, with and without TLS.
 func TestServerVersions(t *testing.T) {
 	cert := system.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")
 	for _, p := range protocols {
@@ -189,8 +189,8 @@ func TestServerVersions(t *testing.T) {
 	}
 }
 
-// TestServerDestroy checks that a listener that is destroyed takes its clients along,
-// and that the port is closed.
+// TestServerDestroy checks that destroying a listener destroys its clients and closes the
+// port.
 func TestServerDestroy(t *testing.T) {
 	k := &clients{on: teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result { s.Ack(0); return runtime.OK }}}
 	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}}, serverType(policy.ProtocolH1))
@@ -261,7 +261,7 @@ func TestServerShutdown(t *testing.T) {
 	k.trace(t, 0).Want(t, "CRE CNG CON TXN DIS DES")
 }
 
-// TestHandle has a net/http handler answer.
+// TestHandle has a net/http handler that answers.
 func TestHandle(t *testing.T) {
 	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}}, serverType(policy.ProtocolH1))
 	s, err := c.Handle("web", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "handled "+r.URL.Path) }))
@@ -276,12 +276,13 @@ func TestHandle(t *testing.T) {
 	}
 }
 
-// A lines gets what is written, a line each.
+// A lines receives each line that is written.
 type lines chan string
 
 func (l lines) Write(p []byte) (int, error) { l <- string(p); return len(p), nil }
 
-// TestHandleLimits applies the limits of a body to a handler, and logs its panic.
+// TestHandleLimits checks the limits of a body with a handler, and that its panic is
+// logged.
 func TestHandleLimits(t *testing.T) {
 	log := make(lines, 1)
 	c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{sshttp.New(sshttp.Server)}, Logger: slog.New(slog.NewTextHandler(log, nil))},

@@ -100,7 +100,8 @@ func TestServerCertificateReload(t *testing.T) {
 	get(connect(), first)
 }
 
-// TestServerCertificateErrors opens no port with a certificate that cannot be used.
+// TestServerCertificateErrors checks that a server with an unusable certificate opens no
+// port.
 func TestServerCertificateErrors(t *testing.T) {
 	own, other := system.Certify(testcert.Key(), time.Now(), "127.0.0.1"), system.Certify(testcert.Key(), time.Now(), "127.0.0.1")
 	in := func(cert, key []byte) func(*policy.StreamType) {
@@ -162,7 +163,7 @@ func TestServerClientCertificates(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
 		o            []runtime.StreamOption
-		none, of, by string // the result without a certificate, with one of a client, and of a stranger
+		none, of, by string // results without a certificate, with one of a client, and with one of a stranger
 	}{
 		{"no option", nil, "0", "0", "0"},
 		{"none", []runtime.StreamOption{runtime.WithClientCertificates(runtime.VerifyNone, trusted.Pool())}, "0", "0", "0"},

@@ -169,8 +169,8 @@ func TestSOCKS5(t *testing.T) {
 	}
 }
 
-// TestSOCKS5Apart checks that streams share connections only with the same proxy and
-// login, and that a unix socket needs no proxy.
+// TestSOCKS5Apart checks that streams share connections only with the same proxy and login,
+// and that a unix socket uses no proxy.
 func TestSOCKS5Apart(t *testing.T) {
 	plain := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "x") })
 	p := &proxy{to: plain}

@@ -27,7 +27,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// A frameServer is a server of h2 without TLS that only greets: on handles each
+// A frameServer is an h2 server without TLS that only sends the preface. on handles each
 // frame of a client.
 type frameServer struct {
 	on func(c *frameConn, f http2.Frame)
@@ -42,7 +42,7 @@ type frameConn struct {
 	opened time.Time
 }
 
-// answer sends the headers of a response; end reports whether it has no body.
+// answer sends the headers of a response; end means that it has no body.
 func (c *frameConn) answer(stream uint32, end bool) {
 	var b bytes.Buffer
 	hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
@@ -109,8 +109,8 @@ func TestValidity(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
 		ping, hangup time.Duration
-		answers      int    // how many pings of the first connection are answered
-		pings        string // when the first connection gets them
+		answers      int    // number of pings of the first connection that are answered
+		pings        string // times of the pings of the first connection
 		lost         time.Duration
 	}{
 		{"ping and hang up", 100 * ms, 250 * ms, 0, "[100ms]", 250 * ms},
@@ -207,9 +207,8 @@ func TestValidityIdle(t *testing.T) {
 	})
 }
 
-// TestPeerTxCredit checks that no more than the credit is delivered, that the
-// window of the peer is exhausted soon after, and that the end of the body needs
-// no credit.
+// TestPeerTxCredit checks that at most the credit is delivered, that the window of the peer
+// is exhausted soon after, and that the end of the body needs no credit.
 func TestPeerTxCredit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, window = 100_000, 4 << 10

@@ -33,7 +33,7 @@ func write(t *testing.T, conn *runtime.Conn, messages ...string) {
 	}
 }
 
-// TestFlush checks what Flush and Close report when a server acknowledges, refuses to, or
+// TestFlush checks the results of Flush and Close when a server acknowledges, rejects, or
 // disappears.
 func TestFlush(t *testing.T) {
 	for _, qos := range []byte{1, 2} {
@@ -113,7 +113,7 @@ func TestFlush(t *testing.T) {
 	}
 }
 
-// TestFlushUnread checks that Flush and Close do not depend on the messages that no program
+// TestFlushUnread checks that Flush and Close do not depend on messages that no program
 // reads, and that these are not acknowledged.
 func TestFlushUnread(t *testing.T) {
 	for _, end := range []string{"Flush", "Close", "lost"} {
@@ -218,8 +218,8 @@ func TestShutdownDrains(t *testing.T) {
 	}
 }
 
-// TestTxEnds checks how a message ends: by FlagEOM, or by the length that was announced,
-// after which an empty piece with FlagEOM ends nothing.
+// TestTxEnds checks the end of a message: by FlagEOM, or by the announced length, after
+// which an empty piece with FlagEOM has no effect.
 func TestTxEnds(t *testing.T) {
 	p := &peer{}
 	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {

@@ -11,7 +11,8 @@ import (
 )
 
 // TestLateMessage checks that messages that arrive after the last stream has left, while
-// the connection waits for a PUBCOMP, are not acknowledged: the next connection gets them.
+// the connection waits for a PUBCOMP, are not acknowledged: the next connection receives
+// them.
 func TestLateMessage(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool {
 		return resume(c, packet) || strings.HasPrefix(packet, "PUBREL")
@@ -40,8 +41,8 @@ func TestLateMessage(t *testing.T) {
 	})
 }
 
-// TestLostMessage checks that a message with QoS 2 that a stream has not got when its
-// connection is lost, and it is destroyed, is not a duplicate on the next connection.
+// TestLostMessage checks that a message with QoS 2 that a destroyed stream has not received
+// before its connection was lost is not a duplicate on the next connection.
 func TestLostMessage(t *testing.T) {
 	p := &peer{answer: resume}
 	st := streamType("s", nowhere, topics("", "f", 2), func(st *policy.StreamType) { st.Retry = nil })

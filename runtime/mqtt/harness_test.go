@@ -21,7 +21,7 @@ type client struct {
 
 	mu       sync.Mutex
 	messages []string // received
-	part     []byte   // of the message that is being received
+	part     []byte   // partial message
 	queue    [][]byte // messages to send
 }
 
@@ -33,13 +33,13 @@ func open(t testing.TB, c *runtime.Context, name string, options ...runtime.Stre
 	return cl
 }
 
-// on sets what the handlers do. It returns the client.
+// on sets the actions of the handlers. It returns the client.
 func (cl *client) on(actions teststream.Actions) *client {
 	cl.events.On = actions
 	return cl
 }
 
-// timed puts the time since now before each event. It returns the client.
+// timed prefixes each event with the time since the call. It returns the client.
 func (cl *client) timed() *client {
 	cl.events.Prefix = teststream.Elapsed(0)
 	return cl
@@ -106,7 +106,7 @@ func (cl *client) received() []string {
 
 func (cl *client) String() string { return cl.events.String() }
 
-// await waits until the event has come n times.
+// await waits until the event has occurred n times.
 func (cl *client) await(t testing.TB, n int, event string) {
 	t.Helper()
 	cl.events.AwaitCount(t, n, event)

@@ -123,9 +123,9 @@ func TestSubscribeTwice(t *testing.T) {
 	})
 }
 
-// TestLongUpload checks that the validity timer spares a connection in the middle of
-// a message that advances, where no PINGREQ can be sent, and ends one whose message
-// does not advance.
+// TestLongUpload checks that the validity timer spares a connection in the middle of a
+// progressing message, when no PINGREQ can be sent, and ends one whose message does not
+// progress.
 func TestLongUpload(t *testing.T) {
 	for _, stops := range []bool{false, true} {
 		p := &peer{answer: silent("PINGREQ")}
@@ -189,8 +189,8 @@ func TestSiblingReceives(t *testing.T) {
 	})
 }
 
-// TestLeaveWhileWriting checks that a stream that ends while it writes the packets
-// of another does not wait for those.
+// TestLeaveWhileWriting checks that a stream that ends while it writes the packets of
+// another stream does not wait for them.
 func TestLeaveWhileWriting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, never := make(chan struct{}), make(chan struct{})
@@ -256,8 +256,8 @@ func TestLastPacket(t *testing.T) {
 	}
 }
 
-// TestNakOrder checks that the NAK of a message that cannot be published follows the
-// outcomes of earlier messages.
+// TestNakOrder checks that the NAK of an unpublishable message follows the outcomes of
+// earlier messages.
 func TestNakOrder(t *testing.T) {
 	for qos := range byte(3) {
 		p := &peer{answer: func(c *peerConn, packet string) bool { return strings.HasPrefix(packet, "PUBLISH") }}
@@ -293,8 +293,8 @@ func TestNakOrder(t *testing.T) {
 	}
 }
 
-// TestNoIdentifiers checks that a connection without a free packet identifier ends,
-// and that the next one has all of them.
+// TestNoIdentifiers checks that a connection without a free packet identifier ends, and
+// that the next one has all identifiers.
 func TestNoIdentifiers(t *testing.T) {
 	p := &peer{}
 	mqtt := New()
@@ -321,9 +321,8 @@ func TestNoIdentifiers(t *testing.T) {
 	})
 }
 
-// TestHandOver checks that the messages that the last stream of a connection has not
-// consumed stay unacknowledged if the server keeps the session, and come again on
-// the next connection.
+// TestHandOver checks that messages not consumed by the last stream of a connection stay
+// unacknowledged if the server keeps the session, and are delivered on the next connection.
 func TestHandOver(t *testing.T) {
 	for _, clean := range []bool{false, true} {
 		p := &peer{answer: func(c *peerConn, packet string) bool {

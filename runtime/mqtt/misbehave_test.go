@@ -36,8 +36,7 @@ func bubble(t *testing.T, p *peer, o runtime.Options, types []*policy.StreamType
 
 func types(st ...*policy.StreamType) []*policy.StreamType { return st }
 
-// silent returns an answer function that ignores packets that begin with one of the
-// texts.
+// silent returns an answer function that ignores packets with one of the prefixes.
 func silent(to ...string) func(*peerConn, string) bool {
 	return func(_ *peerConn, packet string) bool {
 		for _, s := range to {
@@ -56,8 +55,8 @@ func (p *peer) want(t *testing.T, want string) {
 	}
 }
 
-// TestResend checks that an unacknowledged message is repeated after 3, 6 and 9 s and
-// given up after 12 s, and that the connection stays good.
+// TestResend checks that an unacknowledged message is repeated after 3, 6 and 9 s and fails
+// after 12 s, and that the connection remains usable.
 func TestResend(t *testing.T) {
 	for qos := byte(1); qos <= 2; qos++ {
 		for _, payload := range []string{"hello", ""} {
@@ -122,8 +121,8 @@ func TestPubrel(t *testing.T) {
 	})
 }
 
-// TestOutcomesInOrder checks that outcomes are delivered in the order of the messages,
-// so that the program can count.
+// TestOutcomesInOrder checks that outcomes are delivered in the order of the messages, so
+// that the program can count them.
 func TestOutcomesInOrder(t *testing.T) {
 	p := &peer{answer: silent("PUBLISH t id 1 ")}
 	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 1))), func(t *testing.T, c *runtime.Context) {
@@ -242,7 +241,7 @@ func malformedAfter(t *testing.T, in string) {
 	})
 }
 
-// TestKeepAlive checks that PINGREQ is sent by the lesser of the keep alive and
+// TestKeepAlive checks that PINGREQ is sent at the shorter of the keep alive and
 // svalidping, and that the connection ends without an answer.
 func TestKeepAlive(t *testing.T) {
 	s := func(n int) time.Duration { return time.Duration(n) * time.Second }
@@ -305,8 +304,8 @@ func TestLateProbe(t *testing.T) {
 	})
 }
 
-// TestKeepAliveBusy checks that a stream that often sends messages, which nothing answers,
-// keeps its connection.
+// TestKeepAliveBusy checks that a stream that often sends unanswered messages keeps its
+// connection.
 func TestKeepAliveBusy(t *testing.T) {
 	for _, hangup := range []time.Duration{0, 12 * time.Second, time.Minute} {
 		st := streamType("s", nowhere, topics("t", "", 0))
@@ -334,8 +333,8 @@ func testKeepAliveBusy(t *testing.T, st *policy.StreamType) {
 	})
 }
 
-// TestKeepAliveAsleep checks that the time in which the system slept counts for the keep
-// alive, and that swake_validity wakes the system for it.
+// TestKeepAliveAsleep checks that the time during which the system slept counts for the
+// keep alive, and that swake_validity wakes the system for it.
 func TestKeepAliveAsleep(t *testing.T) {
 	st := streamType("s", nowhere, topics("t", "", 0))
 	st.MQTT.KeepAlive, st.SwakeValidity = 100*time.Second, true
@@ -493,7 +492,7 @@ func TestBadCredentials(t *testing.T) {
 	}
 }
 
-// TestBirth checks that the birth message is sent once for a connection, and has to be
+// TestBirth checks that the birth message is sent once per connection, and must be
 // acknowledged.
 func TestBirth(t *testing.T) {
 	st := func(name string) *policy.StreamType {
@@ -576,8 +575,8 @@ func TestDuplicate(t *testing.T) {
 	})
 }
 
-// TestResume checks that a session that client and server have continues:
-// unacknowledged messages are repeated, and subscriptions stay.
+// TestResume checks that a session that client and server both have continues:
+// unacknowledged messages are repeated, and subscriptions persist.
 func TestResume(t *testing.T) {
 	p := &peer{}
 	p.answer = func(c *peerConn, packet string) bool {
@@ -617,7 +616,7 @@ func TestResume(t *testing.T) {
 	})
 }
 
-// slowCredentials take a second for each text.
+// slowCredentials take a second per text.
 type slowCredentials struct{ runtime.Credentials }
 
 func (c slowCredentials) Blob(ctx context.Context, b policy.Blob, index int) (string, error) {
@@ -625,8 +624,8 @@ func (c slowCredentials) Blob(ctx context.Context, b policy.Blob, index int) (st
 	return c.Credentials.Blob(ctx, b, index)
 }
 
-// TestOverlaySession checks that the session outlives the streamtype that an overlay
-// replaces, even if the next attempt takes a while to begin.
+// TestOverlaySession checks that the session outlives a streamtype that an overlay
+// replaces, even if the next attempt begins late.
 func TestOverlaySession(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool {
 		return resume(c, packet) || c.n == 0 && strings.HasPrefix(packet, "PUBLISH")
@@ -657,7 +656,7 @@ func TestOverlaySession(t *testing.T) {
 	})
 }
 
-// TestNoSession checks that a session that the server does not have is a new one.
+// TestNoSession checks that a session that the server has lost is a new one.
 func TestNoSession(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool { return strings.HasPrefix(packet, "PUBLISH") && c.n == 0 }}
 	st := streamType("s", nowhere, topics("t", "f", 1), retry(5))
@@ -727,7 +726,7 @@ func TestLostConnackReceived(t *testing.T) {
 	})
 }
 
-// TestWake checks that Options.Wake gets the times of the validity timer with
+// TestWake checks that Options.Wake receives the times of the validity timer with
 // swake_validity, and none without.
 func TestWake(t *testing.T) {
 	for _, swake := range []bool{false, true} {
@@ -764,7 +763,7 @@ func TestWake(t *testing.T) {
 }
 
 // TestLateAnswers checks that a connection survives late and repeated answers, as many as a
-// correct server may send between the others.
+// correct server may send between others.
 func TestLateAnswers(t *testing.T) {
 	p := &peer{}
 	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "f", 1))), func(t *testing.T, c *runtime.Context) {

@@ -64,7 +64,7 @@ keyfile %s
 	return b
 }
 
-// pub publishes with mosquitto's own client.
+// pub publishes with mosquitto's client.
 func (b *broker) pub(t testing.TB, args ...string) {
 	t.Helper()
 	args = append([]string{"-h", "127.0.0.1", "-p", fmt.Sprint(b.addr.Port())}, args...)
@@ -73,8 +73,8 @@ func (b *broker) pub(t testing.TB, args ...string) {
 	}
 }
 
-// sub subscribes with mosquitto's own client. wait returns what that prints until it
-// has received n messages, or for 20 s.
+// sub subscribes with mosquitto's client. wait returns its output when it has received n
+// messages, or after 20 s.
 func (b *broker) sub(t testing.TB, n int, args ...string) (wait func() string) {
 	t.Helper()
 	args = append([]string{"-h", "127.0.0.1", "-p", fmt.Sprint(b.addr.Port()), "-C", fmt.Sprint(n), "-W", "20", "-d"}, args...)
@@ -216,7 +216,7 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
-// TestOtherClients checks messages to and from mosquitto's own programs.
+// TestOtherClients checks messages to and from mosquitto's programs.
 func TestOtherClients(t *testing.T) {
 	b := startBroker(t, "")
 	st := streamType("s", b.addr, topics("up/${n}", "down/#", 1))
@@ -411,7 +411,7 @@ func TestCalls(t *testing.T) {
 	})
 }
 
-// A cutConn ends after in bytes received or out bytes sent.
+// A cutConn ends after in received bytes or out sent bytes.
 type cutConn struct {
 	net.Conn
 	in, out *atomic.Int64
@@ -440,8 +440,8 @@ func (c cutConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// TestCutEverywhere cuts a short exchange after each byte in either direction. The
-// stream must end as documented, and the next attempt succeed.
+// TestCutEverywhere cuts a short exchange after each byte in either direction. The stream
+// must end as documented, and the next attempt must succeed.
 func TestCutEverywhere(t *testing.T) {
 	b := startBroker(t, "")
 	for _, out := range []bool{false, true} {
@@ -499,8 +499,8 @@ func TestCutEverywhere(t *testing.T) {
 	}
 }
 
-// TestNothingIsLost checks that every message arrives that Write has accepted before
-// Close, CloseWrite or Shutdown, however soon that comes.
+// TestNothingIsLost checks that every message accepted by Write before Close, CloseWrite or
+// Shutdown arrives, however soon those follow.
 func TestNothingIsLost(t *testing.T) {
 	b := startBroker(t, "max_queued_messages 0\nmax_inflight_messages 1000")
 	for _, qos := range []byte{0, 1, 2} {

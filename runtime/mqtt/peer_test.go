@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// A peer is a broker that a test controls. It answers each packet correctly, unless
-// answer does.
+// A peer is a broker controlled by a test. It answers each packet correctly, unless answer
+// does.
 type peer struct {
-	// answer is called for each packet, with its contents as text. It reports
-	// whether it has answered the packet.
+	// answer is called for each packet, with its contents as text. It reports whether it
+	// has answered.
 	answer func(c *peerConn, packet string) bool
 
 	tls *tls.Config // nil means without TLS
@@ -65,7 +65,7 @@ func (c *peerConn) write() {
 	}
 }
 
-// dial is for Options.DialContext.
+// dial is Options.DialContext.
 func (p *peer) dial(context.Context, string, string) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	p.mu.Lock()

@@ -16,9 +16,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestShared checks that streams share one connection and one subscription of a
-// filter, and that a message goes to each stream whose filter it matches, the sender
-// included.
+// TestShared checks that streams share one connection and one subscription per filter, and
+// that a message is delivered to each stream with a matching filter, including the sender.
 func TestShared(t *testing.T) {
 	p := &peer{}
 	types := types(streamType("a", nowhere, topics("x", "f/+", 1)), streamType("b", nowhere, topics("y", "f/+", 1)),
@@ -63,8 +62,8 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestNotShared checks that streams with different settings do not share a connection,
-// and that a client id has only one.
+// TestNotShared checks that streams with different settings do not share a connection, and
+// that a client id has only one connection.
 func TestNotShared(t *testing.T) {
 	other := streamType("b", nowhere, topics("y", "", 1))
 	other.MQTT.KeepAlive = 30 * time.Second
@@ -121,8 +120,8 @@ func TestManyStreams(t *testing.T) {
 	}
 }
 
-// TestWaitForAnother checks that streams that await the connection of another stream
-// fail if its attempt fails, and do not if that stream gives up.
+// TestWaitForAnother checks that streams that wait for the connection of another stream
+// fail if its attempt fails, but not if that stream gives up.
 func TestWaitForAnother(t *testing.T) {
 	p := &peer{answer: func(c *peerConn, packet string) bool { return c.n == 0 }}
 	bubble(t, p, runtime.Options{}, types(streamType("s", nowhere, topics("t", "", 0))), func(t *testing.T, c *runtime.Context) {
@@ -165,8 +164,8 @@ func TestWaitForAnother(t *testing.T) {
 	})
 }
 
-// TestSlow checks that a stream whose Rx does not return blocks a connection that it
-// has alone, and other streams for at most 8 s.
+// TestSlow checks that a stream whose Rx does not return blocks its own connection
+// indefinitely, but other streams for at most 8 s.
 func TestSlow(t *testing.T) {
 	big := strings.Repeat("x", 300_000)
 	for _, shared := range []bool{false, true} {
@@ -365,8 +364,8 @@ func TestStuckMessage(t *testing.T) {
 	})
 }
 
-// TestShadow checks that a message for a device shadow is preceded by a subscription
-// to the topics of its answer, which ends with the answer or after 60 s.
+// TestShadow checks that a message for a device shadow is preceded by a subscription to its
+// answer topics, which ends with the answer or after 60 s.
 func TestShadow(t *testing.T) {
 	st := streamType("s", nowhere, topics("$aws/things/${thing}/shadow/get", "${topic}", 1))
 	st.MQTT.AWSIoT = true
@@ -478,8 +477,8 @@ func TestSharedPolicyChange(t *testing.T) {
 	})
 }
 
-// TestBadTopic checks that a message on a bad topic gets a NAK, and that the stream
-// continues, unless only a part of the message has been passed.
+// TestBadTopic checks that a message with an invalid topic gets a NAK and the stream
+// continues, unless part of the message has been delivered.
 func TestBadTopic(t *testing.T) {
 	st := streamType("s", nowhere, topics("${x}", "", 1))
 	st.Metadata = []policy.Metadata{{Name: "x"}}

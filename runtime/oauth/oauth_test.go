@@ -78,8 +78,7 @@ func newBench(t *testing.T, p *policy.Policy, o Options, tr transport.Transport)
 	return b
 }
 
-// private shuts the context down, and checks that neither the log nor fmt reveals a
-// secret.
+// private shuts the context down, and checks that neither the log nor fmt reveals a secret.
 func (b *bench) private(t *testing.T, err error) {
 	t.Helper()
 	teststream.Shutdown(t, b.Context)
@@ -98,8 +97,8 @@ func (b *bench) private(t *testing.T, err error) {
 	}
 }
 
-// A tokenServer returns numbered tokens. Each needs the refresh token of the answer
-// before.
+// A tokenServer returns numbered tokens. Each request must contain the refresh token of the
+// previous answer.
 type tokenServer struct {
 	requests atomic.Int32
 	answer   func(w http.ResponseWriter, n int32)
@@ -212,8 +211,8 @@ func refused(code string, status int) func(error) bool {
 	}
 }
 
-// A loop is a transport without a network. The streamtype "tokens" gets the result of
-// answer, others get their token.
+// A loop is a transport without a network. The streamtype "tokens" receives the result of
+// answer; others request their token.
 type loop struct {
 	mu       sync.Mutex
 	requests []time.Duration // times since start
@@ -283,8 +282,8 @@ func newLoop(t *testing.T, answer func(n int, body string) (string, error), o Op
 	return tr, newBench(t, policyFor(t, "tokens:1", "service:1"), o, tr)
 }
 
-// TestRenewal checks that a token is renewed before it expires, without a stream that
-// waits, and only if a stream needs it.
+// TestRenewal checks that a token is renewed before it expires, in the background, and only
+// if a stream needs it.
 func TestRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, b := newLoop(t, func(n int, body string) (string, error) {
@@ -294,7 +293,7 @@ func TestRenewal(t *testing.T) {
 		for _, step := range []struct {
 			at   time.Duration // in seconds
 			want string
-			n    int           // requests by then
+			n    int           // number of requests so far
 			took time.Duration // in seconds
 		}{
 			{0, "token-1", 1, 2},
@@ -321,7 +320,7 @@ func TestRenewal(t *testing.T) {
 }
 
 // TestSpread checks that the time of renewal is random, and that tokens with a short
-// lifetime are not renewed all the time.
+// lifetime are not renewed continuously.
 func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, tt := range []struct {
@@ -347,8 +346,8 @@ func TestSpread(t *testing.T) {
 	})
 }
 
-// TestBackoff checks that failures delay the next request, and that a valid token is
-// used meanwhile.
+// TestBackoff checks that failures delay the next request, while a valid token remains in
+// use.
 func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("down")
@@ -389,8 +388,8 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
-// TestCancel checks that a stream that ends, or a context that closes, does not wait for
-// the token server.
+// TestCancel checks that neither a stream that ends nor a context that closes waits for the
+// token server.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, b := newLoop(t, func(n int, body string) (string, error) { return `{"access_token": "token"}`, nil }, Options{})

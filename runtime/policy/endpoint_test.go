@@ -84,8 +84,7 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// TestEndpointMetadata checks that metadata cannot change the part of an endpoint
-// that is outside of it.
+// TestEndpointMetadata checks that metadata cannot affect an endpoint beyond its place.
 func TestEndpointMetadata(t *testing.T) {
 	for _, tt := range []struct {
 		endpoint, value, want string // "" means an error
@@ -241,8 +240,7 @@ func TestParseProxy(t *testing.T) {
 	}
 }
 
-// TestRawWithoutEndpoint checks that a raw streamtype may have none; others may
-// not.
+// TestRawWithoutEndpoint checks that only a raw streamtype may lack an endpoint.
 func TestRawWithoutEndpoint(t *testing.T) {
 	e, err := NewEndpoint(&StreamType{Protocol: ProtocolRaw}, nil)
 	if err != nil {

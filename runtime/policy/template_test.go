@@ -53,7 +53,7 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// TestRaw checks that the value of a raw item goes into a URL or topic as it is.
+// TestRaw checks that the value of a raw item is inserted into a URL or topic unchanged.
 func TestRaw(t *testing.T) {
 	items := []Metadata{{Name: "a"}, {Name: "r", Raw: true}}
 	const wide = "x/../#?&+"
@@ -89,7 +89,7 @@ func TestRaw(t *testing.T) {
 	}
 }
 
-// FuzzTemplate compares the expansion with one that is a single loop.
+// FuzzTemplate compares the expansion with a single-loop implementation.
 func FuzzTemplate(f *testing.F) {
 	for _, s := range []string{"", "x${a}y", "$${a}$", "${", "${a}${b}", "${unset}}", "${nobody}"} {
 		f.Add(s, "v")

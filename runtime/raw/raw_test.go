@@ -117,8 +117,8 @@ func TestEcho(t *testing.T) {
 			if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, data) {
 				t.Errorf("got %d of %d bytes, %v", len(got), len(data), err)
 			}
-			// By Fetch, which closes its direction after the body, and takes the end of
-			// the connection for that of the response.
+			// By Fetch, which closes its direction after the body, and treats the end of
+			// the connection as that of the response.
 			r, err := c.Fetch(t.Context(), "s", runtime.WithBody(data))
 			if err != nil || !bytes.Equal(r.Body, data) {
 				t.Errorf("Fetch: %v", err)
@@ -127,7 +127,7 @@ func TestEcho(t *testing.T) {
 	}
 }
 
-// TestPeerEnds checks that the peer gets everything after it has closed its direction.
+// TestPeerEnds checks that the peer receives everything after it has closed its direction.
 func TestPeerEnds(t *testing.T) {
 	got := make(chan int, 1)
 	addr := serve(t, func(c net.Conn) {
@@ -208,7 +208,7 @@ func TestWriteWithoutReader(t *testing.T) {
 // not called while the peer does not read.
 func TestBackPressure(t *testing.T) {
 	const size = 64 << 20
-	// transfer moves much on another stream meanwhile.
+	// transfer moves much data on another stream meanwhile.
 	transfer := func(c *runtime.Context) {
 		t.Helper()
 		if _, err := c.Fetch(t.Context(), "other", runtime.WithLimit(-1)); err != nil {
@@ -263,7 +263,7 @@ func TestBackPressure(t *testing.T) {
 	}
 }
 
-// TestClose shuts contexts down with connections in each of their phases.
+// TestClose shuts contexts down with connections in each phase.
 func TestClose(t *testing.T) {
 	addr := serve(t, func(c net.Conn) { c.Write(make([]byte, 1<<20)); io.Copy(io.Discard, c) })
 	ctx, cancel := context.WithCancel(t.Context())

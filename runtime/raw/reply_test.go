@@ -36,8 +36,8 @@ func TestReplyToWriter(t *testing.T) {
 	tr.awaitEvent(t, "DIS")
 }
 
-// TestReplyBefore checks that what Tx has returned before StartTLS or CloseWrite is
-// sent completely and in clear, when the peer reads slowly.
+// TestReplyBefore checks that payload returned by Tx before StartTLS or CloseWrite is sent
+// completely and in clear, even if the peer reads slowly.
 func TestReplyBefore(t *testing.T) {
 	const size = 8 << 20
 	config := own.Server(nil, "127.0.0.1")
@@ -105,8 +105,8 @@ func TestReplyBefore(t *testing.T) {
 	}
 }
 
-// A replyConn is a TCP connection that reports when the reader has stopped to send
-// replies because the peer does not read.
+// A replyConn is a TCP connection that reports when the reader stops sending replies
+// because the peer does not read.
 type replyConn struct {
 	*net.TCPConn
 	stopped chan<- bool

@@ -13,8 +13,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/raw"
 )
 
-// TestRows has the behaviors that a TLS socket with delayed handshakes must have, by
-// their number, and the test of each.
+// TestRows maps the required behaviors of a TLS socket with delayed handshakes, by number,
+// to their tests.
 func TestRows(t *testing.T) {
 	for _, tt := range []struct {
 		row  string

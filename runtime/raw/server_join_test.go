@@ -11,8 +11,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestRawServerJoins has a server join another one by its name: it gets the connections
-// until it ends.
+// TestRawServerJoins has a server that joins another one by its name: it receives the
+// connections until it ends.
 func TestRawServerJoins(t *testing.T) {
 	named := func(name, endpoint string) *policy.StreamType {
 		return rawServer(func(st *policy.StreamType) { st.Name, st.Endpoint = name, endpoint })

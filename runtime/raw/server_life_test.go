@@ -18,7 +18,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// connected makes a listener with one client, and returns what it needs to watch them.
+// connected creates a listener with one client. It returns the listener, the traces of
+// both, and the client's end of the connection.
 func connected(t *testing.T, c *runtime.Context, o ...runtime.StreamOption) (s *runtime.Stream, listener, client *trace, conn net.Conn) {
 	t.Helper()
 	listener, client = newTrace(), newTrace()
@@ -119,7 +120,8 @@ var errBroken = errors.New("broken")
 
 func (brokenListener) Accept() (net.Conn, error) { return nil, errBroken }
 
-// TestServe ends when its context is done, or when nothing more can be accepted.
+// TestServe checks that Serve ends when its context is done, or when nothing more can be
+// accepted.
 func TestServe(t *testing.T) {
 	c := newContext(t, runtime.Options{}, rawServer(), &policy.StreamType{Name: "client", Protocol: policy.ProtocolRaw, Endpoint: "h", Port: 1})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -171,7 +173,7 @@ func TestServerContextCloses(t *testing.T) {
 	}
 }
 
-// TestAcceptRate accepts no more connections than the limit.
+// TestAcceptRate checks the limit of accepted connections per second.
 func TestAcceptRate(t *testing.T) {
 	c := newContext(t, runtime.Options{}, rawServer())
 	s, _, _, _ := connected(t, c, runtime.WithLimits(runtime.Limits{AcceptRate: 50}))
@@ -190,8 +192,8 @@ func TestAcceptRate(t *testing.T) {
 	}
 }
 
-// TestServerIdle ends a client that is idle, and one that does not begin TLS, unless the
-// limits are removed.
+// TestServerIdle checks that a client that is idle, or does not begin TLS, is disconnected
+// unless the limits are removed.
 func TestServerIdle(t *testing.T) {
 	cert := system.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")
 	encrypted := func(st *policy.StreamType) {
@@ -250,8 +252,8 @@ func TestServerIdle(t *testing.T) {
 	}
 }
 
-// TestShutdownFailedHandshake shuts down a listener while the TLS handshakes of its clients
-// fail: nothing may use a link that has ended.
+// TestShutdownFailedHandshake shuts down a listener while TLS handshakes of its clients
+// fail. No link may be used after its end.
 func TestShutdownFailedHandshake(t *testing.T) {
 	cert := system.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")
 	c := newContext(t, runtime.Options{}, rawServer(func(st *policy.StreamType) {

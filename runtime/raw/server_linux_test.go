@@ -9,7 +9,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A recorder is a listener that keeps the connections that it accepts.
+// A recorder is a listener that keeps the connections it accepts.
 type recorder struct {
 	net.Listener
 	conns chan *net.TCPConn
@@ -23,7 +23,7 @@ func (r *recorder) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// TestRawServerAttributes reads the attr_ keys of the policy from an accepted socket.
+// TestRawServerAttributes checks the effect of the attr_ keys on an accepted socket.
 func TestRawServerAttributes(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", ":0"} {
 		ln, err := net.Listen("tcp", address)

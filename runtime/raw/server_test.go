@@ -27,7 +27,7 @@ func rawServer(change ...func(*policy.StreamType)) *policy.StreamType {
 	return st
 }
 
-// echoing returns the handlers of a stream that sends back what it receives.
+// echoing returns the handlers of a stream that echoes.
 func echoing(tr *trace) runtime.Handlers {
 	tr.rx = func(s *runtime.Stream, b []byte) { tr.send(s, string(b)) }
 	return tr.handlers()
@@ -81,7 +81,8 @@ func TestRawServer(t *testing.T) {
 	}
 }
 
-// TestRawServerShutdown ends a connection after what was requested to be sent.
+// TestRawServerShutdown checks that a connection ends after the requested payload has been
+// sent.
 func TestRawServerShutdown(t *testing.T) {
 	c := newContext(t, runtime.Options{}, rawServer())
 	client := newTrace()
@@ -139,7 +140,7 @@ func TestRawServerErrors(t *testing.T) {
 	}
 }
 
-// TestRawServerSockets has the program provide the socket.
+// TestRawServerSockets serves on a socket that the program provides.
 func TestRawServerSockets(t *testing.T) {
 	for _, byName := range []bool{false, true} {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -172,7 +173,7 @@ func TestRawServerSockets(t *testing.T) {
 	}
 }
 
-// TestRawServerRefuses has handlers refuse a client.
+// TestRawServerRefuses checks that handlers can reject a client in each state.
 func TestRawServerRefuses(t *testing.T) {
 	for _, event := range []string{"CRE", "CNG", "CON"} {
 		client := newTrace()
@@ -249,8 +250,8 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// TestRawServerCredentials has the credentials provide the certificate, which is renewed,
-// and requires certificates of clients.
+// TestRawServerCredentials checks a certificate that Credentials provide and renew, with
+// required client certificates.
 func TestRawServerCredentials(t *testing.T) {
 	issue := func() *tls.Certificate {
 		cert := system.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")

@@ -47,8 +47,8 @@ func (tr *trace) record(t *testing.T, c raw.Config) raw.Config {
 	return c
 }
 
-// mail is a server of a little SMTP with STARTTLS (RFC 3207). It sends extra in clear
-// after "220 go".
+// mail is a minimal SMTP server with STARTTLS (RFC 3207). It sends extra in clear after
+// "220 go".
 func mail(config *tls.Config, extra string) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -447,7 +447,7 @@ func TestServerPlaintext(t *testing.T) {
 }
 
 // TestAdoptRole checks that an adopted connection starts TLS in the role that the program
-// says, whatever the policy says of connections that it makes.
+// selects, independently of the policy.
 func TestAdoptRole(t *testing.T) {
 	for _, change := range []func(*policy.StreamType){func(*policy.StreamType) {}, secure} {
 		for _, role := range []raw.Mode{raw.Unencrypted, raw.TLSClient, raw.TLSServer} {
@@ -541,7 +541,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestOpenSSL runs against openssl: its server, and its client with STARTTLS of SMTP.
+// TestOpenSSL tests against openssl: its server, and its client with STARTTLS of SMTP.
 func TestOpenSSL(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
@@ -674,8 +674,7 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// TestCertificateNames checks that names in a certificate do not reach a log as they
-// are.
+// TestCertificateNames checks that names in a certificate are escaped in the log.
 func TestCertificateNames(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

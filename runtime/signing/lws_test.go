@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// TestLWS compiles the example in docs/signing.md against lws, and checks that it
-// decides like this package. Debian's lws has no JOSE; LWS_JOSE names build folders of
-// some that have it, for the other half of the example.
+// TestLWS compiles the example in docs/signing.md against lws, and checks that it decides
+// like this package. Debian's lws lacks JOSE; LWS_JOSE lists build folders of lws with
+// JOSE, for the other half of the example.
 func TestLWS(t *testing.T) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
@@ -115,8 +115,8 @@ func agree(t *testing.T, dir string) {
 	}
 }
 
-// sameSignature reports whether a line has a good signature in another base64url, which
-// C decoders let pass: it says nothing else.
+// sameSignature reports whether a line has a valid signature in another base64url spelling,
+// which C decoders accept. The spelling carries no meaning.
 func sameSignature(line string) bool {
 	dot := strings.LastIndexByte(line, '.')
 	b, err := base64.RawURLEncoding.DecodeString(line[dot+1:])

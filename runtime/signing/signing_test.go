@@ -38,7 +38,7 @@ func public(which ...int) []PublicKey {
 	return all
 }
 
-// manifest returns a good manifest of text.
+// manifest returns a valid manifest of text.
 func manifest(version uint64) Manifest {
 	m := NewManifest(text)
 	m.Product, m.Version, m.IssuedAt, m.NotAfter = "station", version, issued, issued.Add(90*day)
@@ -59,7 +59,7 @@ func bundle(lines ...string) []byte { return []byte(strings.Join(lines, "\n") + 
 // signed returns a bundle with a manifest.
 func signed(m Manifest, k *PrivateKey) []byte { return bundle(must(m.Sign(k))) }
 
-// raw signs any header and payload.
+// raw signs an arbitrary header and payload.
 func raw(k *PrivateKey, header, payload string) string {
 	s := encode([]byte(header)) + "." + encode([]byte(payload))
 	sum := sha256.Sum256([]byte(s))
@@ -89,7 +89,7 @@ func device(t testing.TB) State {
 	return s
 }
 
-// TestAccept checks what a device that has accepted version 5 does with a bundle.
+// TestAccept checks the result of a bundle on a device that has accepted version 5.
 func TestAccept(t *testing.T) {
 	change := func(f func(*Manifest)) []byte {
 		m := manifest(6)
@@ -185,8 +185,8 @@ func checkRestored(t *testing.T, s State) {
 	}
 }
 
-// TestFreezeAt1970 checks that a device without a clock refuses what expired before its
-// build, and before this format.
+// TestFreezeAt1970 checks that a device without a clock rejects manifests that expired
+// before its build or before Epoch.
 func TestFreezeAt1970(t *testing.T) {
 	clock := time.Unix(0, 0)
 	for _, tt := range []struct {
@@ -215,8 +215,8 @@ func TestFreezeAt1970(t *testing.T) {
 	}
 }
 
-// TestOneSpelling checks that no other spelling of a good statement is accepted, though
-// a trusted key has signed it.
+// TestOneSpelling checks that only one spelling of a valid statement is accepted, even if a
+// trusted key has signed others.
 func TestOneSpelling(t *testing.T) {
 	good := raw(keys[0], header(keys[0].Public().ID(), typeManifest), string(manifest(6).payload()))
 	if _, err := device(t).Accept(bundle(good), issued); err != nil {
@@ -231,8 +231,7 @@ func TestOneSpelling(t *testing.T) {
 	}
 }
 
-// spellings returns lines that say the same as a good one, or a little more or less,
-// otherwise.
+// spellings returns lines that express a valid statement, or nearly the same, differently.
 func spellings(t *testing.T) []string {
 	kid := keys[0].Public().ID()
 	goodHeader, goodPayload := header(kid, typeManifest), string(manifest(6).payload())
@@ -296,7 +295,7 @@ func (r Rotation) lines(signers ...int) []string {
 	return lines
 }
 
-// TestRotation replaces the keys 0 and 1 by others.
+// TestRotation replaces keys 0 and 1 with others.
 func TestRotation(t *testing.T) {
 	with := func(lines []string, last []byte) []byte { return append(bundle(lines...), last...) }
 	byNew := signed(manifest(6), keys[2])
@@ -344,11 +343,11 @@ func TestRotation(t *testing.T) {
 				t.Errorf("serial %d", next.Serial())
 			}
 			checkRestored(t, next)
-			// The bundle may come again, with all that the device has been through.
+			// The bundle may be repeated, with all rotations of the device.
 			if again, err := next.Accept(tt.bundle, issued); err != nil || !bytes.Equal(again.Bundle(), next.Bundle()) {
 				t.Errorf("again: %v", err)
 			}
-			// The way back is closed.
+			// Earlier keys are rejected.
 			if _, err := next.Accept(signed(manifest(next.version), keys[0]), issued); !errors.Is(err, ErrUnknownKey) {
 				t.Errorf("an old key: %v", err)
 			}
@@ -371,7 +370,7 @@ func TestRotations(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkRestored(t, s)
-	// A server may drop what every device has been through; the device keeps it.
+	// A server may drop the rotations of every device; the device keeps them.
 	pruned, err := s.Accept(signed(manifest(7), keys[2]), issued)
 	if err != nil {
 		t.Fatal(err)
@@ -389,7 +388,7 @@ func TestRotations(t *testing.T) {
 	}
 }
 
-// TestManyRotations checks that a state never grows beyond what Restore reads.
+// TestManyRotations checks that a state never exceeds what Restore reads.
 func TestManyRotations(t *testing.T) {
 	s := device(t)
 	for i := 0; ; i++ {
@@ -460,7 +459,7 @@ func TestNewErrors(t *testing.T) {
 	}
 }
 
-// FuzzAccept checks that nothing is accepted except what was signed.
+// FuzzAccept checks that only signed bundles are accepted.
 func FuzzAccept(f *testing.F) {
 	rotated := append(rotation(1, 2).lines(0, 1, 2), must(manifest(6).Sign(keys[2])))
 	good := map[string]bool{}
@@ -477,8 +476,8 @@ func FuzzAccept(f *testing.F) {
 	})
 }
 
-// FuzzStatement checks that a header and payload that are signed, and accepted, are
-// those that this package writes for the same values.
+// FuzzStatement checks that an accepted signed header and payload are those that this
+// package writes for the same values.
 func FuzzStatement(f *testing.F) {
 	kid := keys[0].Public().ID()
 	f.Add(header("", typeManifest), string(manifest(6).payload()))

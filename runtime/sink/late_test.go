@@ -13,8 +13,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// TestSlowConnected checks a source that is closed while its CONNECTED runs for longer
-// than a transport may take.
+// TestSlowConnected checks a source that is closed while its CONNECTED callback exceeds the
+// time limit of a transport.
 func TestSlowConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sinks := sink.New()
@@ -34,7 +34,7 @@ func TestSlowConnected(t *testing.T) {
 	})
 }
 
-// TestSlowReceiver checks that the late end of an attempt does not touch the next.
+// TestSlowReceiver checks that the late end of an attempt does not affect the next.
 func TestSlowReceiver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sinks := sink.New()

@@ -67,7 +67,7 @@ func (j *journal) of(name string, actions teststream.Actions) runtime.Handlers {
 }
 
 // TestSink checks the events of both ends of a sink: those of the accepted stream begin
-// with a, and those of the source with s.
+// with a, those of the source with s.
 func TestSink(t *testing.T) {
 	destroy := func(s *runtime.Stream) runtime.Result { s.Destroy(); return runtime.OK }
 	retry := &policy.Retry{Backoff: []time.Duration{300 * time.Millisecond}, Conceal: 1}
@@ -160,8 +160,8 @@ func TestSink(t *testing.T) {
 	}
 }
 
-// sameJournal reports whether two journals are equal up to the first end of a stream,
-// and after it equal for each stream: streams end independently.
+// sameJournal reports whether two journals are equal up to the first end of a stream, and
+// after it equal per stream, since streams end independently.
 func sameJournal(a, b string) bool {
 	of := func(journal, end string) []string {
 		return slices.DeleteFunc(strings.Fields(journal), func(e string) bool { return e[:1] != end })
@@ -173,7 +173,7 @@ func sameJournal(a, b string) bool {
 	return start(a) == start(b) && slices.Equal(of(a, "a"), of(b, "a")) && slices.Equal(of(a, "s"), of(b, "s"))
 }
 
-// before returns actions in which first precedes that of event.
+// before returns actions in which first precedes the action of event.
 func before(actions teststream.Actions, event string, first func(*runtime.Stream)) teststream.Actions {
 	with := teststream.Actions{}
 	maps.Copy(with, actions)
@@ -211,8 +211,8 @@ func script(pieces ...string) func(*runtime.Stream, uint32, []byte) (int, runtim
 	}
 }
 
-// TestSinkPayload checks that payload passes in both directions with its flags, also
-// when it is sent just before the end, and that RequestTx is for the stream's own Tx.
+// TestSinkPayload checks that payload passes in both directions with its flags, even just
+// before the end, and that RequestTx requests the stream's own Tx.
 func TestSinkPayload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, tr := newContext(t, policy.StreamType{Opportunistic: true})
@@ -252,7 +252,7 @@ func TestSinkPayload(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		// Which of the two streams ends first is not promised.
+		// The two streams end in any order.
 		var accepted []string
 		for _, e := range strings.Fields(j.String()) {
 			if strings.HasPrefix(e, "a") {

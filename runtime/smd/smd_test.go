@@ -20,7 +20,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// An inbox keeps what a listener gets.
+// An inbox keeps the messages of a listener.
 type inbox struct {
 	mu   sync.Mutex
 	list []string
@@ -65,7 +65,7 @@ func TestSend(t *testing.T) {
 		one := d.Register(smd.ClassNetwork, network.put)
 		d.Register(smd.ClassesAll, func(m smd.Message) {
 			all.put(m)
-			if string(m.Payload) == "ping" { // a listener may send, and gets what it sends
+			if string(m.Payload) == "ping" { // a listener may send, and receives its own messages
 				send(t, d, smd.ClassUser, "pong")
 			}
 		})
@@ -107,8 +107,8 @@ func TestSendErrors(t *testing.T) {
 	})
 }
 
-// TestSlowListener checks that a listener that hangs delays the others by 2 s at
-// most, and that the queue is bounded.
+// TestSlowListener checks that a stuck listener delays the others by at most 2 s, and that
+// the queue is bounded.
 func TestSlowListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newSMD(t)
@@ -128,7 +128,7 @@ func TestSlowListener(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		// The slow listener holds the first, and 40 wait for it.
+		// The slow listener holds the first message, and 40 wait for it.
 		if sent != 41 || full != 59 || len(quick.list) != 41 {
 			t.Errorf("%d sent, %d refused, %d received", sent, full, len(quick.list))
 		}
@@ -146,8 +146,8 @@ func TestSlowListener(t *testing.T) {
 	})
 }
 
-// TestConcurrent checks that each listener gets each message once, that messages
-// of one sender keep their order, and that the order is the same for all listeners.
+// TestConcurrent checks that each listener receives each message once, in an order that is
+// the same for all listeners and preserves that of each sender.
 func TestConcurrent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newSMD(t)
@@ -342,8 +342,8 @@ func TestCloseInside(t *testing.T) {
 	<-done
 }
 
-// TestNilListener checks that a listener without a function takes no message,
-// and delays none.
+// TestNilListener checks that a listener without a function receives no message and delays
+// none.
 func TestNilListener(t *testing.T) {
 	d := newSMD(t)
 	l := d.Register(smd.ClassesAll, nil)

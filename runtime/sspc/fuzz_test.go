@@ -13,8 +13,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// FuzzProxy sends bytes of a hostile proxy. The link closes or goes on, and the stream
-// works on the next one.
+// FuzzProxy sends the bytes of a hostile proxy. The link closes or continues, and the
+// stream works on the next one.
 func FuzzProxy(f *testing.F) {
 	links, err := sspctrace.Links()
 	if err != nil {
@@ -38,7 +38,7 @@ func FuzzProxy(f *testing.F) {
 	})
 }
 
-// TestRandomProxy sends frames in any order, some of them damaged.
+// TestRandomProxy sends frames in random order, some of them damaged.
 func TestRandomProxy(t *testing.T) {
 	whole := [][]byte{created("s"), created(), rx("data", both), rx("", policy.FlagEOM), rx("x", 0),
 		sspcwire.AppendCreateResult(nil, sspcwire.CreateResult{Failure: 1}),

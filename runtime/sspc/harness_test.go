@@ -23,7 +23,7 @@ import (
 type proxyEnd struct {
 	t  *testing.T
 	mu sync.Mutex
-	// accept decides about a new link.
+	// accept decides whether to accept a link.
 	accept func(net.Conn) error
 	links  []*proxyLink
 }
@@ -70,7 +70,7 @@ func (p *proxyEnd) dial(_ context.Context, network, address string) (net.Conn, e
 	return client, nil
 }
 
-// link returns the latest link, or ends the test if there are not n.
+// link returns the latest link. It ends the test unless there are n.
 func (p *proxyEnd) link(n int) *proxyLink {
 	p.t.Helper()
 	synctest.Wait()
@@ -90,7 +90,7 @@ func (p *proxyEnd) count() int {
 	return len(p.links)
 }
 
-// take returns what the client has sent since the last call, after its hello.
+// take returns the bytes that the client has sent since the last call, without its hello.
 func (l *proxyLink) take() []byte {
 	synctest.Wait()
 	l.mu.Lock()
@@ -163,7 +163,7 @@ func newProxied(t *testing.T, o runtime.Options, types ...*policy.StreamType) (*
 	return p, teststream.NewContext(t, o, types...)
 }
 
-// A program records what happens to its stream, and sends what is in out.
+// A program records the events of its stream, and sends the pieces in out.
 type program struct {
 	teststream.Trace
 	mu   sync.Mutex
@@ -219,7 +219,7 @@ func (p *program) handlers() runtime.Handlers {
 	}
 }
 
-// queue adds pieces to what Tx returns.
+// queue adds pieces for Tx.
 func (p *program) queue(pieces ...piece) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -35,7 +35,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// streamTypes are those that the proxies of the tests have.
+// streamTypes are the streamtypes of the proxies.
 func streamTypes() []*policy.StreamType {
 	retry := &policy.Retry{Backoff: []time.Duration{time.Second}, Conceal: 5}
 	h := func(name, method, url string, meta ...policy.Metadata) *policy.StreamType {
@@ -91,7 +91,7 @@ type world struct {
 	client  *runtime.Context
 
 	mu     sync.Mutex
-	proxy  *proxy.Proxy // nil while there is none
+	proxy  *proxy.Proxy // nil while none runs
 	roles  []*proxy.Role
 	behind *runtime.Context
 }
@@ -101,8 +101,7 @@ func newWorld(t *testing.T, known ...*policy.StreamType) *world {
 	return newWorldOver(t, false, known...)
 }
 
-// newWorldOver returns a world in which all links are over one byte stream, if mux says
-// so.
+// newWorldOver returns a world. If mux is set, all links share one byte stream.
 func newWorldOver(t *testing.T, mux bool, known ...*policy.StreamType) *world {
 	t.Helper()
 	w := &world{t: t}
@@ -205,7 +204,7 @@ func TestProxyFetch(t *testing.T) {
 					r, err := w.client.Fetch(t.Context(), tt.streamtype, tt.options...)
 					limit := 100 * time.Millisecond
 					if tt.err == runtime.ErrUnknownStreamType {
-						limit += transport.LinkRetry // a refusal before the request is reported with the next link
+						limit += transport.LinkRetry // a rejection before the request is reported with the next link
 					}
 					if took := time.Since(start); took >= limit {
 						t.Errorf("it took %v, as if the proxy had not said what the streamtype is", took)
@@ -237,7 +236,7 @@ func TestProxyFetch(t *testing.T) {
 	}
 }
 
-// TestProxyNoBody sends a body to a streamtype that has none, as the proxy says.
+// TestProxyNoBody sends a body to a streamtype that has none according to the proxy.
 func TestProxyNoBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -247,8 +246,8 @@ func TestProxyNoBody(t *testing.T) {
 	})
 }
 
-// TestProxyCause checks that a client learns why there is no connection, unless
-// its role must not.
+// TestProxyCause checks that a client learns why a connection failed, unless its role
+// forbids that.
 func TestProxyCause(t *testing.T) {
 	for _, hide := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -328,8 +327,8 @@ func testProxyRestart(t *testing.T, mux bool) {
 }
 
 // TestProxyStates compares the states of a stream with those of one that the program
-// executes itself. The end of a response is on its own, or on the last payload if the
-// proxy has not sent that yet.
+// executes itself. The end of a response is separate, or on the last payload if the proxy
+// has not sent that.
 func TestProxyStates(t *testing.T) {
 	for _, tt := range []struct{ streamtype, local, proxied string }{
 		{"get", "CRE POL CNG CON rxS rxE ACK DIS", "CRE CNG CON rxS rxE ACK DIS"},
@@ -451,8 +450,8 @@ func TestSOCKS5(t *testing.T) {
 	}
 }
 
-// startSOCKS5 starts a SOCKS5 proxy without a login, for IPv4. through is where it has
-// connected to last.
+// startSOCKS5 starts a SOCKS5 proxy without a login, for IPv4. through is its latest
+// target.
 func startSOCKS5(t *testing.T) (addr netip.AddrPort, through *atomic.Pointer[netip.AddrPort]) {
 	t.Helper()
 	through = new(atomic.Pointer[netip.AddrPort])

@@ -82,8 +82,8 @@ func TestRequest(t *testing.T) {
 	})
 }
 
-// TestRetries checks that requests to send do not hurry the retries of the proxy, and
-// that Connect does.
+// TestRetries checks that requests to send do not hasten the retries of the proxy, and that
+// Connect does.
 func TestRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := newProxied(t, runtime.Options{})
@@ -201,7 +201,7 @@ func TestLinkRetryArg(t *testing.T) {
 	})
 }
 
-// TestNoAnswer checks the limit for the answer to STREAMTYPE.
+// TestNoAnswer checks the time limit of the answer to STREAMTYPE.
 func TestNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := newProxied(t, runtime.Options{})
@@ -220,7 +220,7 @@ func TestNoAnswer(t *testing.T) {
 	})
 }
 
-// TestRefused is a proxy that does not have the streamtype, and has it later.
+// TestRefused has a proxy that does not know the streamtype, and knows it later.
 func TestRefused(t *testing.T) {
 	failure := sspcwire.AppendCreateResult(nil, sspcwire.CreateResult{Failure: 1})
 	synctest.Test(t, func(t *testing.T) {
@@ -258,8 +258,8 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// TestTimeout checks that the proxy has the timer of a stream, and the client while
-// there is no link.
+// TestTimeout checks that the timer of a stream runs in the proxy, and in the client
+// without a link.
 func TestTimeout(t *testing.T) {
 	value := func(b []byte) uint32 {
 		if len(b) != 7 || b[0] != byte(sspcwire.TypeTimeout) {
@@ -369,7 +369,7 @@ func TestSend(t *testing.T) {
 	})
 }
 
-// TestPause checks that a paused stream makes the proxy wait, and loses nothing.
+// TestPause checks that a paused stream makes the proxy wait, without loss.
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := newProxied(t, runtime.Options{})

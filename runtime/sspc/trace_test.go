@@ -31,20 +31,20 @@ func parseFrames(t *testing.T, b []byte, d sspcwire.Direction) (frames []sspcwir
 	return frames
 }
 
-// A replay plays the proxy of a trace, and does what makes the client send what the
-// client of the trace has sent.
+// A replay plays the proxy of a trace, and makes the client send what the client of the
+// trace sent.
 type replay struct {
 	t    *testing.T
 	p    *proxyEnd
 	s    *runtime.Stream
 	tr   program
 	link *proxyLink
-	want []byte   // what the client has to send
-	got  []byte   // what it has sent
-	seen []string // the events that the frames of the proxy mean
+	want []byte   // expected from the client
+	got  []byte   // received from the client
+	seen []string // events of the frames of the proxy
 }
 
-// client does what a program does to send a frame.
+// client makes the client send a frame.
 func (r *replay) client(f sspcwire.Frame) {
 	switch f.Type {
 	case sspcwire.TypeConnect:
@@ -77,7 +77,7 @@ func (r *replay) client(f sspcwire.Frame) {
 	}
 }
 
-// proxy notes the event that a frame of the proxy means.
+// proxy records the event of a frame of the proxy.
 func (r *replay) proxy(f sspcwire.Frame) {
 	switch f.Type {
 	case sspcwire.TypeConnState:
@@ -103,7 +103,7 @@ func (r *replay) proxy(f sspcwire.Frame) {
 	}
 }
 
-// mask clears what differs between two programs: the process, and times.
+// mask clears the parts that differ between two programs: the process, and times.
 func mask(t *testing.T, b []byte) []byte {
 	b = slices.Clone(b)
 	for at := 0; at < len(b); {
@@ -187,7 +187,7 @@ func playTrace(t *testing.T, l *sspctrace.Link) {
 		r.got = append(r.got, r.link.take()...)
 	}
 	refused := strings.HasPrefix(l.File, "b-")
-	if r.link.gone() != refused { // lws keeps a link that is of no use
+	if r.link.gone() != refused { // lws keeps a useless link
 		t.Errorf("the client has closed the link: %v", s.Err())
 	}
 	if l.File == "f5-nailed-up" {
@@ -205,8 +205,8 @@ func playTrace(t *testing.T, l *sspctrace.Link) {
 	}
 }
 
-// differs holds the titles of traces in which this client keeps a link that the client
-// of lws closes, or the other way round, and why.
+// differs maps traces in which only one of this client and the client of lws closes the
+// link to the reason.
 var differs = map[string]string{
 	"CREATE_RESULT with 5 rideshare names (array of 4)":                 "lws has room for 4",
 	"METADATA p2c empty value":                                          "harmless",
@@ -221,8 +221,8 @@ var differs = map[string]string{
 	"start_timeout before proxy link: order of frames (-T in CREATING)": "of the program",
 }
 
-// TestHandmadeProxies replays what a hand-made proxy has sent to a client of lws. The
-// link is closed when that of lws was, with known exceptions, and the stream survives.
+// TestHandmadeProxies replays what a hand-made proxy sent to a client of lws. The link is
+// closed when lws closed it, with known exceptions, and the stream survives.
 func TestHandmadeProxies(t *testing.T) {
 	links, err := sspctrace.Links()
 	if err != nil {
@@ -271,7 +271,7 @@ func (p *proxyEnd) survives(s *runtime.Stream) {
 	}
 }
 
-// TestTruncatedTraces cuts what the proxy of each trace has sent, everywhere.
+// TestTruncatedTraces truncates the bytes of the proxy of each trace at every position.
 func TestTruncatedTraces(t *testing.T) {
 	links, err := sspctrace.Links()
 	if err != nil {

@@ -39,8 +39,8 @@ func fetchPolicy(release string, more ...string) string {
 		"s": [ %s ] }`, release, strings.Join(append(streams, more...), ",\n"))
 }
 
-// A policyServer serves policy.json as a test wants, and answers other requests with
-// "ok".
+// A policyServer serves policy.json with the handler of a test, and answers other requests
+// with "ok".
 type policyServer struct {
 	policy atomic.Pointer[http.HandlerFunc]
 	paths  sync.Map // of the other requests
@@ -65,12 +65,12 @@ func (s *policyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // handle sets the handler of policy.json.
 func (s *policyServer) handle(f http.HandlerFunc) { s.policy.Store(&f) }
 
-// serve makes a text the contents of policy.json.
+// serve sets the contents of policy.json.
 func (s *policyServer) serve(text string) {
 	s.handle(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
 }
 
-// TestFetch checks that good policies are set, and that anything else changes nothing.
+// TestFetch checks that valid policies are set, and that anything else changes nothing.
 func TestFetch(t *testing.T) {
 	good := fetchPolicy("2")
 	for _, test := range []struct {
@@ -232,7 +232,7 @@ func (b bench) connect(t *testing.T, streamtype string) witness {
 }
 
 // TestLiveStreams checks the effect of each result of Fetch on connected streams: of
-// "held", which is the same in each policy, and "moved".
+// "held", which all policies define equally, and "moved".
 func TestLiveStreams(t *testing.T) {
 	hold := func(n string) string {
 		return fmt.Sprintf(`{ "held": { "endpoint": "live", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "hold" } },
@@ -297,7 +297,7 @@ func TestRollbackGivesWay(t *testing.T) {
 	}
 }
 
-// TestFile checks that the last good policy is kept in a file, and restored.
+// TestFile checks that the last valid policy is kept in a file, and restored.
 func TestFile(t *testing.T) {
 	var server policyServer
 	dir := t.TempDir()

@@ -19,17 +19,16 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
-// Variables of the process that TestKill kills: its folder, and the step of writing a
-// file at which it kills itself.
+// Environment variables of the process that TestKill kills: its folder, and the step of
+// writing a file at which it kills itself.
 const (
 	killDir = "SYSTEM_TEST_KILL_DIR"
 	killAt  = "SYSTEM_TEST_KILL_AT"
 )
 
-// TestKill kills four devices KILLS times (100) together while they update their
-// policies: at each step of a write, and at random times. It checks that the file always
-// has a policy that is good and signed, and that a device never goes back behind a
-// policy that it has kept.
+// TestKill kills four devices KILLS (100) times in all while they update their policies: at
+// each step of a write, and at random times. The file must always contain a valid, signed
+// policy, and a device must never return to a version older than one it has kept.
 func TestKill(t *testing.T) {
 	kills := 100
 	if v := os.Getenv("KILLS"); v != "" {
@@ -78,11 +77,11 @@ func kill(t *testing.T, kills int) {
 	}
 }
 
-// A victim is a device that is killed again and again.
+// A victim is a device that is killed repeatedly.
 type victim struct {
 	t           *testing.T
 	dir         string
-	kept, tried uint64 // the newest versions that it has kept, and tried
+	kept, tried uint64 // newest version kept, and newest version tried
 	updates     int    // that were kept
 	restored    int    // starts with a policy from the file
 	inWrite     int    // kills that left a temporary file
@@ -169,8 +168,8 @@ func (v *victim) check() {
 	}
 }
 
-// TestKillVictim is the process that TestKill kills: a device whose server offers good
-// policies, and in between what must be refused.
+// TestKillVictim is the process that TestKill kills: a device whose server offers valid
+// policies, and between them policies that must be rejected.
 func TestKillVictim(t *testing.T) {
 	dir := os.Getenv(killDir)
 	if dir == "" {

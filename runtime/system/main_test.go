@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 // errLoad is the error of loadPolicy.
 var errLoad = errors.New("bad policy")
 
-// loadPolicy is for FetcherOptions.Load.
+// loadPolicy is FetcherOptions.Load.
 func loadPolicy(text []byte) (*policy.Policy, error) {
 	p, err := sspolicy.Loader("fetched", sspolicy.Options{})(text)
 	if err != nil {
@@ -57,8 +57,8 @@ func overlay(t testing.TB, text string, fragments ...string) *policy.Policy {
 	return p.Policy
 }
 
-// A bench is a context with a network of its own and an SMD. A server at "live",
-// port 80, answers requests.
+// A bench is a context with its own network and an SMD. A server at "live", port 80,
+// answers requests.
 type bench struct {
 	*runtime.Context
 	smd *smd.SMD

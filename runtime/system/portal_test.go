@@ -28,7 +28,7 @@ const portalPolicy = `{ "schema-version": 1, "retry": [ { "r": { "backoff": [ 10
 // portal returns a portalPolicy for a path.
 func portal(path string) string { return strings.Replace(portalPolicy, "PATH", path, 1) }
 
-// internet is a server for generate_204, and some that answer in its place.
+// internet is a server for generate_204, or another that answers instead.
 func internet(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/generate_204":
@@ -119,7 +119,7 @@ func TestTriggers(t *testing.T) {
 	}
 }
 
-// TestOneCheck checks that there is one check at a time, whose outcome all callers get.
+// TestOneCheck checks that one check runs at a time, whose outcome all callers receive.
 func TestOneCheck(t *testing.T) {
 	answer, requests := make(chan struct{}), make(chan struct{}, 10)
 	c := newBench(t, compile(t, portal("generate_204")), func(w http.ResponseWriter, r *http.Request) {

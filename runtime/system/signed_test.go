@@ -144,8 +144,8 @@ func (d *device) accept(t *testing.T, bundle, policy string) {
 	}
 }
 
-// TestAttacks checks that a device that has accepted version 5 refuses what an attacker
-// serves. The first word of a name is the attack, as TUF and Uptane call it.
+// TestAttacks checks that a device that has accepted version 5 rejects what an attacker
+// serves. The first word of a name is the attack, in the terms of TUF and Uptane.
 func TestAttacks(t *testing.T) {
 	five, six := signedPolicy(5), signedPolicy(6)
 	good := manifest(six, 6)
@@ -267,7 +267,7 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// TestSignedFile checks what a device remembers from one start to the next.
+// TestSignedFile checks the state that a device keeps across restarts.
 func TestSignedFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy")
 	five, six := signedPolicy(5), signedPolicy(6)
@@ -286,8 +286,8 @@ func TestSignedFile(t *testing.T) {
 	if len(d.server.requests) != 1 {
 		t.Errorf("requests for the policy in force: %v", d.server.requests)
 	}
-	// The high-water mark counts without Restore too, also if the policy is for another
-	// program now.
+	// The high-water mark applies even without Restore, and even if the policy is for
+	// another program.
 	for _, o := range []system.FetcherOptions{{}, {Load: func([]byte) (*policy.Policy, error) { return nil, io.ErrNoProgress }}} {
 		d = newDevice(t, file, o)
 		if o.Load != nil {
@@ -321,12 +321,12 @@ func TestSignedFile(t *testing.T) {
 	if err := d.Fetcher.Fetch(t.Context()); !errors.Is(err, signing.ErrUnknownKey) {
 		t.Error(err)
 	}
-	// A program whose own policy is newer does not go back.
+	// A program with a newer own policy does not return to an older one.
 	d = newDevice(t, file, system.FetcherOptions{Signing: &signing.Config{Product: "station", Keys: trusted, MinVersion: 7}})
 	if err := d.Restore(); !errors.Is(err, signing.ErrRollback) || d.Policy().Release != "3" {
 		t.Errorf("%v, release %s", err, d.Policy().Release)
 	}
-	// Nor does it trust keys again that were replaced.
+	// Nor does it trust replaced keys.
 	good := read(t, file)
 	seven := signedPolicy(7)
 	d.server.serve(sign(manifest(seven, 7), 0), seven)
@@ -334,7 +334,7 @@ func TestSignedFile(t *testing.T) {
 		t.Error(err)
 	}
 	d.accept(t, sign(manifest(seven, 7), 2), seven)
-	// A damaged policy does not take the high-water mark and the keys with it.
+	// A damaged policy does not remove the high-water mark and the keys.
 	if err := os.WriteFile(file, []byte(good[:len(good)-1]), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestSignedFile(t *testing.T) {
 	if len(d.refused) != 3 || !errors.Is(d.refused[0], signing.ErrSize) {
 		t.Errorf("reported: %v", d.refused)
 	}
-	// A file that cannot be trusted counts as none, and is reported.
+	// An untrusted file counts as missing, and is reported.
 	for name, text := range map[string]string{
 		"empty": "", "unsigned": six, "cut off": good[:len(good)-1], "longer": good + "\n", "another policy": strings.Replace(good, "use/6", "use/7", 1),
 		"no policy": bundle + "\n", "without rotations": sign(manifest(six, 6), 2) + "\n" + six, "too long": good + strings.Repeat(" ", system.DefaultMaxSize+signing.MaxBundle),
@@ -370,8 +370,7 @@ func TestSignedFile(t *testing.T) {
 	}
 }
 
-// TestSignedUnreadable checks that a device that cannot read its file does not take it
-// for missing.
+// TestSignedUnreadable checks that a device does not treat an unreadable file as missing.
 func TestSignedUnreadable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy")
 	if err := os.Symlink("policy", file); err != nil { // to itself
@@ -391,7 +390,7 @@ func TestSignedUnreadable(t *testing.T) {
 	d.accept(t, sign(manifest(five, 5), 0), five)
 }
 
-// TestFreezeAt1970 checks that a device without a clock goes by the time of its build.
+// TestFreezeAt1970 checks that a device without a clock uses the time of its build.
 func TestFreezeAt1970(t *testing.T) {
 	c := signing.Config{Product: "station", Keys: trusted, NotBefore: issued.Add(100 * day)}
 	d := newDevice(t, filepath.Join(t.TempDir(), "policy"), system.FetcherOptions{Signing: &c})
@@ -406,8 +405,8 @@ func TestFreezeAt1970(t *testing.T) {
 	d.accept(t, sign(m, 0), five)
 }
 
-// TestSignedNotKept checks that a policy in force that could not be written counts, and
-// is written later.
+// TestSignedNotKept checks that a policy that could not be written is in force, and is
+// written later.
 func TestSignedNotKept(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "none", "policy")
@@ -425,8 +424,8 @@ func TestSignedNotKept(t *testing.T) {
 	}
 }
 
-// TestSignedTrial checks that a signed policy under which a peer is not reached leaves
-// no trace: neither in force nor in the file, nor in what is accepted.
+// TestSignedTrial checks that a signed policy under which a peer is unreachable is neither
+// in force, nor in the file, nor accepted.
 func TestSignedTrial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "policy")

@@ -9,9 +9,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/system"
 )
 
-// TestSMDProgram does what lws's example program for SMD does: a stream of _lws_smd
-// sends messages of two classes, of which it receives one, and triggers a check for a
-// captive portal. A listener receives all messages.
+// TestSMDProgram does the same as lws's example program for SMD: a stream of _lws_smd sends
+// messages of two classes, receives one of them, and triggers a check for a captive portal.
+// A listener receives all messages.
 func TestSMDProgram(t *testing.T) {
 	c := newBench(t, compile(t, portal("generate_204")), internet)
 	c.newDetector(t, system.DetectorOptions{})

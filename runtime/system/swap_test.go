@@ -57,9 +57,9 @@ func (s *loadServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, release)
 }
 
-// TestSwapUnderLoad fetches 100 policies, good ones and four kinds that must not stay
-// in force, while 1,000 streams work: of a streamtype that is the same in each policy
-// and of one that differs.
+// TestSwapUnderLoad fetches 100 policies, valid ones and four kinds that must not stay in
+// force, while 1,000 streams work: of a streamtype that all policies define equally, and of
+// one that differs.
 func TestSwapUnderLoad(t *testing.T) { synctest.Test(t, testSwapUnderLoad) }
 
 func testSwapUnderLoad(t *testing.T) {
@@ -158,7 +158,7 @@ func testSwapUnderLoad(t *testing.T) {
 		if got := c.Policy().Release; got != last {
 			t.Fatalf("after policy %d, release %s is in force", i, got)
 		}
-		time.Sleep(server.pause / 30) // some answers come, most do not
+		time.Sleep(server.pause / 30) // some requests complete, most do not
 	}
 	time.Sleep(2 * server.pause)
 	if n := server.count(last).Load(); n < moving {

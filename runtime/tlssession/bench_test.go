@@ -14,9 +14,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
-// BenchmarkHandshake compares resumed handshakes, client and server together, over a
-// pipe: those of crypto/tls with its own tickets, then ours. The kinds alternate, so
-// that other work of the machine slows all alike; the figures are medians.
+// BenchmarkHandshake compares resumed handshakes, client and server together, over a pipe:
+// with the tickets of crypto/tls and with this package. The kinds alternate, so that other
+// load affects them equally; the results are medians.
 func BenchmarkHandshake(b *testing.B) {
 	watched := tlssession.NewCache(tlssession.Options{})
 	watched.Watch(func(tlssession.Event) {})

@@ -308,8 +308,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestConcurrent checks that the bounds hold under concurrent calls, and a watcher
-// that looks at the cache ends with the same content.
+// TestConcurrent checks that the bounds hold under concurrent calls, and that a watcher
+// that examines the cache ends with the same content.
 func TestConcurrent(t *testing.T) {
 	s := state(t)
 	c := tlssession.NewCache(tlssession.Options{MaxSessions: 20})
@@ -357,7 +357,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestMemory checks that Overhead is at least the memory that a session needs.
+// TestMemory checks that Overhead is at least the memory overhead of a session.
 func TestMemory(t *testing.T) {
 	s := state(t)
 	c := tlssession.NewCache(tlssession.Options{MaxSessions: 1 << 20})

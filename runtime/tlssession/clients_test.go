@@ -28,8 +28,8 @@ func sessionServer(t testing.TB) (*tlssession.Cache, string) {
 	return cache, listen(t, config)
 }
 
-// TestClientsScope checks that no field of a scope, nor the name of the server, may
-// differ.
+// TestClientsScope checks that a session is not used if any field of the scope, or the
+// server name, differs.
 func TestClientsScope(t *testing.T) {
 	_, addr := sessionServer(t)
 	c := tlssession.NewClients(0)
@@ -91,7 +91,7 @@ func TestClientsStats(t *testing.T) {
 	}
 }
 
-// TestClientsFile checks that a device that has restarted resumes.
+// TestClientsFile checks that a device resumes after a restart.
 func TestClientsFile(t *testing.T) {
 	_, addr := sessionServer(t)
 	file := filepath.Join(t.TempDir(), "sessions")
@@ -139,7 +139,7 @@ func TestClientsFile(t *testing.T) {
 		t.Error(c.Stats())
 	}
 
-	// Another key, and files that somebody has changed.
+	// Another key, and manipulated files.
 	if text, err = os.ReadFile(file); err != nil {
 		t.Fatal(err)
 	}

@@ -112,8 +112,8 @@ func TestA11Rotate(t *testing.T) {
 	}
 }
 
-// TestA11AtomicForHandshakes checks that while keys change, each handshake works,
-// and resumes if all sets have a common key.
+// TestA11AtomicForHandshakes checks that each handshake succeeds while keys change, and
+// resumes if all sets have a common key.
 func TestA11AtomicForHandshakes(t *testing.T) {
 	var keys tlssession.Keys
 	common, a, b := keyData(1), keyData(3), keyData(1)

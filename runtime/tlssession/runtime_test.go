@@ -27,9 +27,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestDeviceResumes checks that a device that wakes up resumes its sessions,
-// whatever the protocol. A streamtype with another trust store or client
-// certificate does not use them.
+// TestDeviceResumes checks that a device resumes its sessions after sleep, whatever the
+// protocol. A streamtype with another trust store or client certificate does not use them.
 func TestDeviceResumes(t *testing.T) {
 	stranger := testcert.New("stranger")
 	both := ca.Store()
@@ -66,7 +65,7 @@ func TestDeviceResumes(t *testing.T) {
 			}
 
 			file, key := filepath.Join(t.TempDir(), "sessions"), keyData(1)
-			// wake is the life of a device between two sleeps.
+			// wake runs a device between two sleeps.
 			wake := func(store *policy.TrustStore) bool {
 				t.Helper()
 				clients, err := tlssession.OpenClients(tlssession.ClientOptions{File: file, Key: key})
@@ -187,8 +186,8 @@ func serveH3(t *testing.T, config *tls.Config, h http.Handler) string {
 	return conn.LocalAddr().String()
 }
 
-// TestServersResume checks that our servers resume the sessions of any client,
-// across contexts that have the same Sessions, but not those of another streamtype.
+// TestServersResume checks that servers resume the sessions of any client, across contexts
+// with the same Sessions, but not those of another streamtype.
 func TestServersResume(t *testing.T) {
 	cert := ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "localhost")
 	key := testcert.KeyDER(cert)

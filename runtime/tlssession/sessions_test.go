@@ -88,7 +88,7 @@ func TestScope(t *testing.T) {
 	}
 }
 
-// oneKey is a cache in which each key has the session of the same one.
+// oneKey is a cache in which all keys share one session.
 type oneKey struct {
 	tls.ClientSessionCache
 	key string
@@ -96,8 +96,8 @@ type oneKey struct {
 
 func (c oneKey) Get(string) (*tls.ClientSessionState, bool) { return c.ClientSessionCache.Get(c.key) }
 
-// TestClientCertificate checks that a session with a client certificate is not
-// resumed where this is not trusted, nor one without where it is required.
+// TestClientCertificate checks that a session with a client certificate is not resumed
+// where the certificate is not trusted, nor one without where a certificate is required.
 func TestClientCertificate(t *testing.T) {
 	for kind, s := range kinds() {
 		t.Run(kind, func(t *testing.T) {
@@ -129,8 +129,8 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// TestHostileTickets checks that a ticket with any content causes a full handshake
-// at worst.
+// TestHostileTickets checks that a ticket with any content causes at worst a full
+// handshake.
 func TestHostileTickets(t *testing.T) {
 	for kind, s := range kinds() {
 		t.Run(kind, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestHostileTickets(t *testing.T) {
 	}
 }
 
-// TestTicketsDisabled checks that SessionTicketsDisabled turns sessions off.
+// TestTicketsDisabled checks that SessionTicketsDisabled disables sessions.
 func TestTicketsDisabled(t *testing.T) {
 	c := tlssession.NewCache(tlssession.Options{})
 	config := serverConfig()

@@ -13,7 +13,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// listen returns a listener. The system accepts its connections.
+// listen returns a listener whose connections the system accepts.
 func listen(t *testing.T, network, address string) net.Listener {
 	t.Helper()
 	ln, err := net.Listen(network, address)
@@ -87,8 +87,8 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-// TestAttributesIPv6 checks the options of an unconnected socket, because the machine
-// may have no IPv6 address.
+// TestAttributesIPv6 checks the options of an unconnected socket, since the machine may
+// have no IPv6 address.
 func TestAttributesIPv6(t *testing.T) {
 	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM, 0)
 	if err != nil {

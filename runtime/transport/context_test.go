@@ -87,8 +87,8 @@ func newStream(t *testing.T, c *runtime.Context, name string) *runtime.Stream {
 	return s
 }
 
-// TestTrustLifetime checks that a context keeps connectors and trust stores for
-// 30 s after the last stream that uses them.
+// TestTrustLifetime checks that a context keeps connectors and trust stores for 30 s after
+// their last stream.
 func TestTrustLifetime(t *testing.T) {
 	const linger = 30 * time.Second
 	synctest.Test(t, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestTrustLifetime(t *testing.T) {
 	})
 }
 
-// TestSwakeValidity checks which timers of a stream are worth waking for.
+// TestSwakeValidity checks which timers of a stream wake the system.
 func TestSwakeValidity(t *testing.T) {
 	for _, swake := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestSwakeValidity(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.StartTimeout(5 * time.Second) // never worth it
+			s.StartTimeout(5 * time.Second) // does not wake
 			s.Connect()                     // waits for a minute
 			synctest.Wait()
 			time.Sleep(10 * time.Second)

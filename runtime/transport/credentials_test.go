@@ -28,8 +28,8 @@ func newSetup(t *testing.T, source transport.Credentials, st *policy.StreamType)
 	return s
 }
 
-// TestSecret checks that a text which is missing, or cannot stand in a header, is
-// an error that does not quote it.
+// TestSecret checks that a missing text, or one that is invalid in a header, is an error
+// that does not quote it.
 func TestSecret(t *testing.T) {
 	errSource := errors.New("source is down")
 	memory := new(credentials.Memory)

@@ -27,7 +27,7 @@ func TestCreditTakers(t *testing.T) {
 	}
 }
 
-// TestCreditAfterEnd checks that an attempt that has ended takes nothing.
+// TestCreditAfterEnd checks that an attempt takes no credit after its end.
 func TestCreditAfterEnd(t *testing.T) {
 	c := NewCredit(100)
 	c.Restart()

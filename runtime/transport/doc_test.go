@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestDocs checks that each exported name of the packages that this one belongs with
-// has a documentation that begins with the name.
+// TestDocs checks that each exported name of this package and the related ones has
+// documentation that begins with the name.
 func TestDocs(t *testing.T) {
 	for _, dir := range []string{".", "../policy", "../credentials", "../file", "../sink", "../smd", "../internal/timers"} {
 		p := parse(t, dir)

@@ -20,8 +20,8 @@ func (c *scriptedConn) Write(p []byte) (int, error) { return c.sent.Write(p) }
 func (c *scriptedConn) SetDeadline(time.Time) error { return nil }
 func (c *scriptedConn) Close() error                { return nil }
 
-// FuzzProxy checks that the handshake with any proxy reads no byte beyond it, and sends
-// the login only if the proxy requires it.
+// FuzzProxy checks that the handshake with any proxy reads no byte beyond it, and sends the
+// login only if the proxy requires it.
 func FuzzProxy(f *testing.F) {
 	f.Add([]byte("\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x04\x38rest"), false)
 	f.Add([]byte("\x05\x02\x01\x00\x05\x00\x00\x03\x01h\x00\x01rest"), true)

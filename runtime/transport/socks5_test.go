@@ -49,7 +49,8 @@ func TestParseProxy(t *testing.T) {
 	}
 }
 
-// TestProxyIdentity checks that equal proxies are one pointer, and prints no password.
+// TestProxyIdentity checks that equal proxies have one pointer, and that printing one
+// reveals no password.
 func TestProxyIdentity(t *testing.T) {
 	p := &policy.Policy{SOCKS5Proxy: "global", StreamTypes: []*policy.StreamType{{Name: "inherits"}, {Name: "has", SOCKS5Proxy: "x"}}}
 	env := newEnv(t, Config{})

@@ -76,7 +76,7 @@ func TestTrustShared(t *testing.T) {
 	}
 }
 
-// checkConfig checks that a config is that of a streamtype.
+// checkConfig checks that a config belongs to a streamtype.
 func checkConfig(t *testing.T, name string, config *tls.Config, st *policy.StreamType) {
 	t.Helper()
 	if config.MinVersion != tls.VersionTLS12 || config.InsecureSkipVerify || (config.RootCAs == nil) != (st.TrustStore == nil) {
@@ -87,8 +87,8 @@ func checkConfig(t *testing.T, name string, config *tls.Config, st *policy.Strea
 	}
 }
 
-// TestTrustRenewed checks that another client certificate makes another config,
-// and the same one loaded again does not.
+// TestTrustRenewed checks that another client certificate creates another config, and that
+// reloading the same one does not.
 func TestTrustRenewed(t *testing.T) {
 	root, clients := testcert.New("root"), testcert.New("clients")
 	creds := certs{0: clients.Client(2)}

@@ -14,8 +14,8 @@ import (
 var frames = "\x81\x05hello" + "\x01\x02\xce\xba" + "\x89\x00" + "\x00\x01\xcf" + "\x80\x01\x8c" + "\x82\x7e\x00\x7e" + strings.Repeat("\xff", 126) +
 	"\x8a\x01x" + "\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00" + strings.Repeat("x", 1<<16) + "\x81\x00" + "\x88\x05\x03\xe8bye"
 
-// TestCheckPieces checks that the place of a violation does not depend on how the
-// bytes arrive.
+// TestCheckPieces checks that the position of a violation does not depend on how the bytes
+// arrive.
 func TestCheckPieces(t *testing.T) {
 	for _, tt := range []struct {
 		name, data string
@@ -97,7 +97,7 @@ func FuzzUTF8(f *testing.F) {
 	})
 }
 
-// TestBudget checks the limit of frames that carry nothing for the program.
+// TestBudget checks the limit of frames without content for the program.
 func TestBudget(t *testing.T) {
 	ping, fragment := "\x89\x00", "\x00\x00"
 	for name, tt := range map[string]struct {
@@ -107,7 +107,7 @@ func TestBudget(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var k checker
 				k.check([]byte(tt.start))
-				for range 3 { // a slow peer is never over the limit
+				for range 3 { // a slow peer never exceeds the limit
 					for i := range idleFrames - 1 {
 						if _, err := k.check([]byte(tt.frame)); err != nil {
 							t.Fatal(i, err)

@@ -311,8 +311,7 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// TestConnIdle checks what happens while a program that has read a message does not read
-// the next one.
+// TestConnIdle checks the connection while a program does not read the next message.
 func TestConnIdle(t *testing.T) {
 	t.Parallel()
 	pong, closed := make(chan string, 1), make(chan string, 1)
@@ -341,7 +340,7 @@ func TestConnIdle(t *testing.T) {
 		t.Errorf("the answer to a PING is %q", text)
 	}
 	done := make(chan error)
-	go func() { // reads on its own goroutine, or is about to
+	go func() { // reads on another goroutine, or is about to
 		_, err := conn.Read(buf)
 		done <- err
 	}()

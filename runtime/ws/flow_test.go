@@ -190,7 +190,7 @@ func TestBothFull(t *testing.T) {
 	t.Parallel()
 	const size = 32 << 20
 	addr := serveWS(t, nil, func(c *websocket.Conn) {
-		// Read nothing before everything has been sent.
+		// Read only after everything has been sent.
 		c.Write(context.Background(), websocket.MessageText, []byte("go"))
 		c.Write(context.Background(), websocket.MessageBinary, make([]byte, size))
 		_, r, err := c.Reader(context.Background())
@@ -280,8 +280,8 @@ func TestPiecesAreSent(t *testing.T) {
 	tr.AwaitEnd(t, "CON <one..> <two..> <three> DIS")
 }
 
-// TestPrioritizeReads checks that ws_prioritize_reads delivers what has arrived before
-// it sends anything.
+// TestPrioritizeReads checks that ws_prioritize_reads delivers received payload before
+// anything is sent.
 func TestPrioritizeReads(t *testing.T) {
 	t.Parallel()
 	const n = 200

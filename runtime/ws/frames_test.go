@@ -20,7 +20,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// frame returns a frame of a server; first is its first byte.
+// frame returns a frame of a server with the given first byte.
 func frame(first byte, payload string) string {
 	b := []byte{first}
 	switch n := len(payload); {
@@ -130,7 +130,7 @@ func readAll(r *bufio.Reader, progress func(got string)) string {
 	}
 }
 
-// echoHandlers returns handlers that send each piece back.
+// echoHandlers returns handlers that echo each piece.
 func echoHandlers() runtime.Handlers {
 	type piece struct {
 		text  string
@@ -175,7 +175,7 @@ func TestFrames(t *testing.T) {
 	type row struct {
 		name, send, want string
 		errors           bool // want is the end
-		bye              bool // the server closes when it has got want
+		bye              bool // the server closes after it has received want
 	}
 	long := strings.Repeat("0123456789", 6554)
 	var rows []row
@@ -303,8 +303,8 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestCut ends the connection after each byte of a message, and checks that no part is
-// taken for the whole.
+// TestCut ends the connection after each byte of a message, and checks that a part is never
+// treated as the whole.
 func TestCut(t *testing.T) {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, flate.BestCompression)

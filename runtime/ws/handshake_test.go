@@ -107,7 +107,7 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// TestRefused checks streamtypes that Prepare refuses.
+// TestRefused checks streamtypes that Prepare rejects.
 func TestRefused(t *testing.T) {
 	for _, tt := range []struct {
 		st   policy.StreamType
@@ -126,7 +126,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestResponseHeaders checks that metadata gets headers of the response.
+// TestResponseHeaders checks that metadata receives headers of the response.
 func TestResponseHeaders(t *testing.T) {
 	addr := testserver.ServeTCP(t, func(c net.Conn) { upgrade(c, "X-Session: 42\r\n", "\x88\x00") })
 	c := newContext(t, policy.StreamType{Opportunistic: true, Metadata: []policy.Metadata{{Name: "session", Header: "x-session:"}}}, addr, runtime.Options{})

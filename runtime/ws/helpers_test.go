@@ -120,7 +120,7 @@ func accept(f func(*websocket.Conn)) http.HandlerFunc {
 	}
 }
 
-// echo sends messages back until the client closes.
+// echo echoes messages until the client closes.
 func echo(c *websocket.Conn) {
 	for {
 		kind, msg, err := c.Read(context.Background())

@@ -19,9 +19,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// TestHostile floods a stream, and checks that this ends the connection, or that the
-// program gets it all in bounded memory; that nothing is logged; and that another
-// stream of the context works meanwhile.
+// TestHostile floods a stream, and checks that the flood ends the connection, or reaches
+// the program in bounded memory; that nothing is logged; and that another stream of the
+// context works meanwhile.
 func TestHostile(t *testing.T) {
 	const (
 		most   = 16 << 20 // bytes of memory, including garbage
@@ -104,7 +104,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// heap returns the bytes that the program holds.
+// heap returns the size of the heap.
 func heap() int64 {
 	var m goruntime.MemStats
 	goruntime.GC()

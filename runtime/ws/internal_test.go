@@ -13,8 +13,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// TestLock checks that one goroutine at a time has a lock, that the clock of a bubble runs
-// while others wait, and TryLock.
+// TestLock checks mutual exclusion, TryLock, and that the clock of a bubble advances while
+// goroutines wait.
 func TestLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -41,8 +41,8 @@ func TestLock(t *testing.T) {
 	})
 }
 
-// TestCause checks which error of a connection that a peer resets is reported: a write fails
-// with net.ErrClosed when the reader has closed the connection.
+// TestCause checks which error is reported for a connection that a peer resets: a write
+// fails with net.ErrClosed when the reader has closed the connection.
 func TestCause(t *testing.T) {
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
 	bye := websocket.CloseError{Code: 4001}

@@ -20,8 +20,8 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/ws"
 )
 
-// openServer opens a server whose clients answer requests with their path, if they have it,
-// or the name of the server, and echo messages.
+// openServer opens a server whose clients answer requests with the path, if available, or
+// the name of the server, and echo messages.
 func openServer(t *testing.T, c *runtime.Context, name string) (*runtime.Stream, *teststream.Trace) {
 	t.Helper()
 	var tr teststream.Trace
@@ -54,8 +54,8 @@ func getPage(t *testing.T, url, want string) {
 	}
 }
 
-// TestServerJoins has servers of ws and h1 join one of h1 by its name. Each gets the
-// requests of its kind until it ends.
+// TestServerJoins has servers of ws and h1 that join one of h1 by its name. Each receives
+// the requests of its kind until it ends.
 func TestServerJoins(t *testing.T) {
 	types := []*policy.StreamType{
 		{Name: "host", Protocol: policy.ProtocolH1, Endpoint: "127.0.0.1"},

@@ -34,8 +34,8 @@ func forward(addr net.Addr) stdhttp.Handler {
 	}
 }
 
-// TestOwnServer has a server of the program pass a part of its paths to a streamtype, by
-// two means: it forwards them, or it gives its handler to a streamtype that others join.
+// TestOwnServer has a server of the program that delegates some paths to a streamtype, by
+// forwarding requests and by a handler that streamtypes join.
 func TestOwnServer(t *testing.T) {
 	types := []*policy.StreamType{
 		{Name: "stream", Protocol: policy.ProtocolH1, Endpoint: "127.0.0.1", HTTP: &policy.HTTP{WSSubprotocol: "talk"}},

@@ -29,8 +29,8 @@ type server struct {
 	clients chan *trace
 }
 
-// newServer makes a listener of st. Its clients echo each message, and answer events
-// by on.
+// newServer creates a listener of st. Its clients echo each message, and handle events with
+// on.
 func newServer(t testing.TB, st policy.StreamType, o []ws.Option, on teststream.Actions, options ...runtime.StreamOption) server {
 	t.Helper()
 	st.Name, st.Server, st.Endpoint = "s", true, "127.0.0.1"
@@ -54,7 +54,7 @@ func newServer(t testing.TB, st policy.StreamType, o []ws.Option, on teststream.
 	return n
 }
 
-// echoing returns the handlers of tr that send back each message.
+// echoing returns the handlers of tr that echo each message.
 func echoing(tr *trace) runtime.Handlers {
 	h := tr.handlers()
 	var message []byte
@@ -74,7 +74,7 @@ func echoing(tr *trace) runtime.Handlers {
 	return h
 }
 
-// dial makes a WebSocket to the server.
+// dial opens a WebSocket to the server.
 func (n server) dial(t testing.TB, o *websocket.DialOptions) *websocket.Conn {
 	t.Helper()
 	c, _, err := websocket.Dial(t.Context(), "ws://"+n.s.Addr().String()+"/path?q=1", o)
@@ -167,7 +167,7 @@ func TestServerUpgrade(t *testing.T) {
 	}
 }
 
-// TestServerRefusals lists the requests that do not become a WebSocket.
+// TestServerRefusals checks requests that do not become a WebSocket.
 func TestServerRefusals(t *testing.T) {
 	origin := func(v string) func(stdhttp.Header) {
 		return func(h stdhttp.Header) { h.Set("Origin", v) }
@@ -178,7 +178,7 @@ func TestServerRefusals(t *testing.T) {
 		on     teststream.Actions
 		change func(stdhttp.Header)
 		want   int
-		trace  string // of the client, if it got a stream
+		trace  string // of the client, if a stream was created
 	}{
 		{"good", nil, nil, nil, 101, ""},
 		{"no upgrade", nil, nil, func(h stdhttp.Header) { h.Del("Upgrade") }, 426, ""},
@@ -237,7 +237,7 @@ func TestServerRefusals(t *testing.T) {
 	}
 }
 
-// TestServerCloses checks the close codes that clients get.
+// TestServerCloses checks the close codes that clients receive.
 func TestServerCloses(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -289,8 +289,8 @@ func TestServerCloses(t *testing.T) {
 const handshake = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-// TestServerClosesAtOnce checks that a client which has violated the protocol sees the end
-// of the connection right after the close frame, and not when the server gives up on it.
+// TestServerClosesAtOnce checks that a client that has violated the protocol sees the end
+// of the connection immediately after the close frame.
 func TestServerClosesAtOnce(t *testing.T) {
 	var least time.Duration
 	for try := 0; try == 0 || least > drainWait/2 && try < 5; try++ {
@@ -325,7 +325,7 @@ func TestServerClosesAtOnce(t *testing.T) {
 // drainWait is that of the package.
 const drainWait = 500 * time.Millisecond
 
-// TestServerSharesTransport has streams of the same context at both ends.
+// TestServerSharesTransport has streams of one context at both ends.
 func TestServerSharesTransport(t *testing.T) {
 	n := newServer(t, policy.StreamType{Protocol: policy.ProtocolWS}, []ws.Option{ws.WithDeflate()}, nil)
 	addr := n.s.Addr().(*net.TCPAddr).AddrPort()
@@ -339,12 +339,12 @@ func TestServerSharesTransport(t *testing.T) {
 	client.AwaitEnd(t, "DIS DES")
 }
 
-// TestServerIdle checks that a connection does not hold what net/http needed for its
-// handshake, which is more than 10 KB.
+// TestServerIdle checks that a connection releases the memory of net/http's handshake,
+// which is more than 10 KB.
 func TestServerIdle(t *testing.T) {
 	const n, most = 200, 22 << 10
 	s := newServer(t, policy.StreamType{Protocol: policy.ProtocolWS}, nil, nil)
-	exchange(t, s.dial(t, nil), "hello") // what the first connection alone needs
+	exchange(t, s.dial(t, nil), "hello") // memory of the first connection only
 	before := heap()
 	for range n {
 		c, err := net.Dial("tcp", s.s.Addr().String())

@@ -10,12 +10,12 @@ import (
 	"github.com/secure-streams/sspolicy/internal/testcert"
 )
 
-// TestWireClose checks that a peer that does not read delays the end of a connection by no
-// more than a second: crypto/tls waits 5 s to send the close_notify.
+// TestWireClose checks that a peer that does not read delays the end of a connection by at
+// most a second: crypto/tls would wait 5 s to send the close_notify.
 func TestWireClose(t *testing.T) {
 	ca := testcert.New("ca")
 	config := ca.Server(nil, "peer")
-	config.SessionTicketsDisabled = true // nobody reads them
+	config.SessionTicketsDisabled = true // the peer does not read them
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()

@@ -8,26 +8,25 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// A node is a machine at a moment: at rest, or in the middle of an effect that
-// has not been answered.
+// A node is the state of a machine: at rest, or in the middle of an unanswered effect.
 type node struct {
 	m       Machine
 	pending Effect
 	history history
 }
 
-// A history is what the laws need to know about the past.
+// A history is the part of the past that the laws depend on.
 type history struct {
 	ended     bool // DESTROYING has been delivered
 	released  bool
 	attempted bool // in this stream
 	agreed    bool // CONNECTING was the latest delivery, and was answered with OK
 	connected bool // CONNECTED was delivered in this attempt
-	owed      bool // DISCONNECTED must be delivered
+	owed      bool // DISCONNECTED is still to be delivered
 	waits     int  // in a row
 }
 
-// A move is one thing that can happen to a node.
+// A move is a possible transition of a node.
 type move struct {
 	name string
 	do   func(*node) error
@@ -35,7 +34,7 @@ type move struct {
 
 var results = []policy.Result{policy.OK, policy.TxDontSend, policy.DisconnectMe, policy.DestroyMe}
 
-// events are what the program and its timers may do at any moment.
+// events are the possible events of the program and its timers.
 var events = []move{
 	{"Request", func(n *node) error { n.m.Request(); return nil }},
 	{"Connect", func(n *node) error { n.m.Connect(); return nil }},
@@ -74,7 +73,7 @@ type step struct {
 	move string
 }
 
-// forget makes nodes equal whose difference has no effect any more.
+// forget merges nodes whose difference has no further effect.
 func (n *node) forget() {
 	m := &n.m
 	if retry := m.Type.Retry; retry != nil {
@@ -96,7 +95,7 @@ func (n *node) forget() {
 	}
 }
 
-// moves returns all that can happen to a node.
+// moves returns all moves of a node.
 func (n *node) moves() []move {
 	moves := append([]move(nil), events...)
 	if n.m.waiting {
@@ -195,7 +194,7 @@ func (n *node) reach(state policy.State) error {
 	return n.deliver(before, e)
 }
 
-// deliver checks what is delivered.
+// deliver checks a delivery.
 func (n *node) deliver(before Machine, e Effect) error {
 	if !e.State.Unordered() && !before.state.MayBecome(e.State) {
 		return fmt.Errorf("%v after %v", e.State, before.state)
@@ -237,7 +236,7 @@ func (n *node) answer(r policy.Result) error {
 	return nil
 }
 
-// settle lets everything go well, and returns how many steps that takes.
+// settle makes every effect succeed, and returns the number of steps.
 func (n node) settle() (steps int, err error) {
 	for ; steps < 100; steps++ {
 		if n.pending.Do != Yield {
@@ -259,7 +258,7 @@ func (n node) settle() (steps int, err error) {
 	return steps, fmt.Errorf("the machine does not come to rest")
 }
 
-// foretell checks that Retries says what follows.
+// foretell checks that Retries predicts what follows.
 func (n node) foretell() error {
 	if n.pending.Do != Deliver || n.pending.State != policy.StateDisconnected && n.pending.State != policy.StateUnreachable {
 		return nil
@@ -272,7 +271,7 @@ func (n node) foretell() error {
 	return nil
 }
 
-// end destroys a stream whose transport obeys, and reports whether it ends.
+// end destroys a stream whose transport cooperates, and reports whether the stream ends.
 func (n node) end() error {
 	n.m.Destroy()
 	for range 100 {
@@ -294,8 +293,8 @@ func (n node) end() error {
 	return fmt.Errorf("a stream that was destroyed does not end")
 }
 
-// TestExplore visits every machine that any order of events, effects and answers
-// can lead to, for each kind of policy, and checks the laws on the way.
+// TestExplore visits every state of a machine that any order of events, effects and answers
+// can reach, for each kind of policy, and checks the laws on the way.
 func TestExplore(t *testing.T) {
 	start := time.Now()
 	machines, steps := 0, 0

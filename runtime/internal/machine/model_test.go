@@ -20,7 +20,7 @@ func (w *world) note(format string, args ...any) {
 	w.trace = append(w.trace, fmt.Sprintf(format, args...))
 }
 
-// An occasion is what happens from outside.
+// An occasion is an external event.
 type occasion int
 
 const (
@@ -32,8 +32,8 @@ const (
 	occasions
 )
 
-// A model is a stream as one would write it down for a single thread: each state
-// where it comes in the text of the program. It is the measure for the machine.
+// A model is a single-threaded reference implementation of a stream. It is the
+// specification of the machine.
 type model struct {
 	*world
 	st                           *policy.StreamType
@@ -58,7 +58,7 @@ func (m *model) happens(o occasion) {
 	}
 }
 
-// deliver delivers a state, during whose callback something may happen.
+// deliver delivers a state; events may occur during the callback.
 func (m *model) deliver(state policy.State, arg uint32) policy.Result {
 	m.note("%v %d", state, arg)
 	m.state = state
@@ -150,7 +150,7 @@ func (m *model) attempt() {
 	}
 }
 
-// connection is the transport's part. It returns at once when it is cut.
+// connection plays the transport. It returns immediately when it is cancelled.
 func (m *model) connection() (connected bool, f Failure) {
 	m.note("attempt")
 	declined := false
@@ -208,7 +208,7 @@ func (m *model) disconnected(f Failure) {
 	})
 }
 
-// backoff counts a failure, and waits, or else gives up.
+// backoff counts a failure, and waits or gives up.
 func (m *model) backoff(f Failure, giveUp func()) {
 	m.tx = false
 	before := m.tries
@@ -308,7 +308,7 @@ func (r *runner) connection() {
 	}
 }
 
-// compare lives one life twice, with the same choices, and compares.
+// compare runs machine and model with the same choices, and compares their records.
 func compare(t *testing.T, st *policy.StreamType, accepted bool, choices func() func(int) int) {
 	t.Helper()
 	want := &model{world: &world{choose: choices()}, st: st, accepted: accepted, start: accepted}
@@ -332,11 +332,11 @@ var kinds = func() (kinds []*policy.StreamType) {
 	return kinds
 }()
 
-// depth is how many choices of a life are tried exhaustively.
+// depth is the number of leading choices that are tried exhaustively.
 const depth = 6
 
-// TestModel compares machine and model in every life of few choices, and in many
-// lives of many.
+// TestModel compares machine and model in every run of few choices, and in random runs of
+// many.
 func TestModel(t *testing.T) {
 	lives := 0
 	for _, st := range kinds {

@@ -8,9 +8,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
 
-// TestRemote explores a machine whose stream a proxy executes: from every state that it
-// can reach it ends when it is destroyed. It delivers the DISCONNECTED that the proxy
-// has not reported, and UPSTREAM_LINK_RETRY only without a link.
+// TestRemote explores a machine whose stream a proxy executes. The machine ends from every
+// reachable state when it is destroyed. It delivers the DISCONNECTED that the proxy has not
+// reported, and UPSTREAM_LINK_RETRY only without a link.
 func TestRemote(t *testing.T) {
 	type node struct {
 		m       Machine
@@ -26,7 +26,7 @@ func TestRemote(t *testing.T) {
 		case policy.StateDisconnected:
 			n.owed = false
 		case policy.StateUnreachable, policy.StateAuthFailed, policy.StatePoll, policy.StateConnecting:
-			n.owed = false // the proxy has said so
+			n.owed = false // reported by the proxy
 		case policy.StateUpstreamLinkRetry:
 			if n.m.Running() {
 				t.Fatalf("UPSTREAM_LINK_RETRY with a link: %+v", n.m)

@@ -49,8 +49,8 @@ func armedFor(w *Timers) time.Duration {
 	return time.Duration(w.armed)
 }
 
-// TestTimers starts and stops timers at random, and checks that each expires at its
-// time, and not if it has been stopped.
+// TestTimers starts and stops timers at random, and checks that each expires at its time
+// unless it has been stopped.
 func TestTimers(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestTimersArmed(t *testing.T) {
 	})
 }
 
-// TestWake checks what wake gets, and that Resumed advances the clock.
+// TestWake checks the arguments of wake, and that Resumed advances the clock.
 func TestWake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()

@@ -38,8 +38,8 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// startRabbit starts a broker on the loopback until the end of the test, and returns
-// its address.
+// startRabbit starts a broker on loopback until the end of the test, and returns its
+// address.
 func startRabbit(t *testing.T) string {
 	t.Helper()
 	port, epmd := freePort(t), freePort(t)
@@ -146,16 +146,16 @@ func (g *gate) set(open bool) {
 	g.conns = nil
 }
 
-// TestA13RabbitMQ checks that two processes share sessions through RabbitMQ, from
-// which they are cut off for a while.
+// TestA13RabbitMQ checks that two processes share sessions through RabbitMQ despite a
+// temporary disconnection.
 func TestA13RabbitMQ(t *testing.T) {
 	addr := startRabbit(t)
 	g, at := newGate(t, addr)
 	testfarm.Run(t, "amqp://"+at, amqpfarm.New("amqp://"+addr, "test", nil), func() { g.set(false) }, func() { g.set(true) })
 }
 
-// TestRefused checks that a broker that refuses is an error of Subscribe, without a
-// name or password.
+// TestRefused checks that Subscribe fails if a broker rejects the connection, with an error
+// without name or password.
 func TestRefused(t *testing.T) {
 	url := fmt.Sprintf("amqp://name:s3kr1t@127.0.0.1:%s", freePort(t))
 	b := amqpfarm.New(url, "test", nil)

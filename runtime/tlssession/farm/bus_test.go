@@ -33,7 +33,7 @@ type network struct {
 	bytes    int
 }
 
-// A bus is that of one member.
+// A bus is the bus of one member.
 type bus struct {
 	n    *network
 	mu   sync.Mutex
@@ -52,7 +52,7 @@ func (n *network) bus() *bus {
 
 var errDown = errors.New("the bus is down")
 
-// setDown takes the bus of a member down, or up again.
+// setDown disconnects or reconnects the bus of a member.
 func (b *bus) setDown(down bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,7 +73,7 @@ func (b *bus) Publish(_ context.Context, m []byte) error {
 	return nil
 }
 
-// send sends a message to all, as an attacker may.
+// send sends a message to all members, like an attacker.
 func (n *network) send(m []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -137,7 +137,7 @@ var (
 	ca     = testcert.New("farm")
 	config = newConfig()
 
-	// start is the time for certificates, which the clock of a bubble is not.
+	// start is the time of certificates, which differs from the clock of a bubble.
 	start = time.Now()
 )
 

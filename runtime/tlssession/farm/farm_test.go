@@ -55,8 +55,8 @@ func TestA13Farm(t *testing.T) {
 	})
 }
 
-// TestA13NoEcho checks that insertions and removals of a peer are not published
-// again.
+// TestA13NoEcho checks that a member does not publish the insertions and removals of a
+// peer.
 func TestA13NoEcho(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -94,8 +94,8 @@ func TestA13NoEcho(t *testing.T) {
 	})
 }
 
-// TestA13NewMember checks that a new member gets the sessions, what has been
-// removed, and the keys.
+// TestA13NewMember checks that a new member receives the sessions, the removals, and the
+// keys.
 func TestA13NewMember(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -114,8 +114,8 @@ func TestA13NewMember(t *testing.T) {
 	})
 }
 
-// TestA13BusDown checks that a member without the bus works on, and catches up:
-// what it has missed, and what the others have.
+// TestA13BusDown checks that a member without the bus continues to work, and afterwards
+// exchanges the missed messages with the others.
 func TestA13BusDown(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -165,8 +165,8 @@ func TestA13BusDown(t *testing.T) {
 	})
 }
 
-// TestA13StaleSnapshot checks that the snapshot of a member that has missed a
-// removal does not bring the session back.
+// TestA13StaleSnapshot checks that the snapshot of a member that has missed a removal does
+// not restore the session.
 func TestA13StaleSnapshot(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {
@@ -199,8 +199,8 @@ func TestA13StaleSnapshot(t *testing.T) {
 	})
 }
 
-// TestA13Partition checks that the two sides of a partition make keys of their own,
-// and agree afterwards. No ticket of either side is lost.
+// TestA13Partition checks that both sides of a partition create their own keys, and agree
+// afterwards. No ticket of either side is lost.
 func TestA13Partition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n network
@@ -231,7 +231,7 @@ func TestA13Partition(t *testing.T) {
 	})
 }
 
-// TestA13QueueBound checks that the queue is bounded, and what does not fit is
+// TestA13QueueBound checks that the queue is bounded, and that discarded messages are
 // counted.
 func TestA13QueueBound(t *testing.T) {
 	template()
@@ -249,8 +249,8 @@ func TestA13QueueBound(t *testing.T) {
 	})
 }
 
-// TestA13Attacker checks that an attacker who controls the bus can insert, remove
-// and read nothing.
+// TestA13Attacker checks that an attacker who controls the bus cannot insert, remove or
+// read anything.
 func TestA13Attacker(t *testing.T) {
 	template()
 	synctest.Test(t, func(t *testing.T) {

@@ -14,9 +14,9 @@ import (
 	"github.com/secure-streams/sspolicy/runtime/tlssession/farm"
 )
 
-// TestSimulation is a farm in virtual time. Clients return to random members, and
-// show the ticket that they got last: an id, and an encrypted session. FARM is a number of
-// clients, for 200 members, as in docs/sessions.md.
+// TestSimulation runs a farm in virtual time. Clients return to random members, and offer
+// their latest ticket: an id, and an encrypted session. FARM is the number of clients for
+// 200 members, as in docs/sessions.md.
 func TestSimulation(t *testing.T) {
 	members, clients := 6, 200
 	if n, err := strconv.Atoi(os.Getenv("FARM")); err == nil {
@@ -52,7 +52,7 @@ func TestSimulation(t *testing.T) {
 			return use(m.server, &c.id), use(m.ticket, &c.ticket)
 		}
 		var b strings.Builder
-		// phase lets the clients visit for some time, and returns the hit rates.
+		// phase runs the clients for some time, and returns the hit rates.
 		phase := func(name string, d time.Duration) (ids, tickets float64) {
 			n.mu.Lock()
 			n.count, n.bytes = 0, 0
@@ -105,8 +105,8 @@ func TestSimulation(t *testing.T) {
 	})
 }
 
-// TestSimulationKeys is a farm that shares ticket keys alone. Each client returns once in
-// each phase, to a random member. FARMKEYS is a number of clients, for 200 members.
+// TestSimulationKeys runs a farm that shares only ticket keys. Each client returns once per
+// phase, to a random member. FARMKEYS is the number of clients for 200 members.
 func TestSimulationKeys(t *testing.T) {
 	members, clients := 6, 200
 	if n, err := strconv.Atoi(os.Getenv("FARMKEYS")); err == nil {

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	os.Exit(testfarm.Main(m, func(addr string) farm.Bus { return redisfarm.New(newClient(addr), "test") }))
 }
 
-// quiet drops the messages of go-redis about a server that is down.
+// quiet discards the messages of go-redis about a server that is down.
 type quiet struct{}
 
 func (quiet) Printf(context.Context, string, ...any) {}

@@ -91,7 +91,7 @@ func join(t *testing.T, newClient func() redis.UniversalClient) (m members) {
 	return m
 }
 
-// share checks that a session of each member reaches the other one.
+// share checks that a session of each member reaches the other.
 func (m members) share(t *testing.T) {
 	t.Helper()
 	for i, from := range m {
@@ -147,7 +147,7 @@ func sessionState(t *testing.T) *tls.SessionState {
 	return cache.Get(cache.IDs()[0])
 }
 
-// TestA13TLS shares through a Redis that wants TLS and a certificate.
+// TestA13TLS shares through a Redis that requires TLS and a client certificate.
 func TestA13TLS(t *testing.T) {
 	dir, ca := t.TempDir(), testcert.New("ca")
 	cert := ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "127.0.0.1")
@@ -211,8 +211,8 @@ func TestA13Cluster(t *testing.T) {
 	checkStore(t, newClient())
 }
 
-// TestA13Sentinel shares through a server that a sentinel knows, and through its replica
-// when that server is gone.
+// TestA13Sentinel shares through a server known to a sentinel, and through its replica when
+// that server has gone.
 func TestA13Sentinel(t *testing.T) {
 	master, replica, sentinel := freeAddr(t), freeAddr(t), freeAddr(t)
 	_, port, _ := net.SplitHostPort(master)
