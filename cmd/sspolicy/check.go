@@ -58,6 +58,9 @@ func (c *checkFlags) check(p *program, targets []target, level report.Level, run
 	if err := c.write(p, outs, names, ownRules(targets), all, fails); err != nil {
 		return err
 	}
+	if err := c.reportUnmatched(p, targets, files); err != nil {
+		return err
+	}
 	if unread != nil {
 		return unread
 	}
@@ -67,6 +70,23 @@ func (c *checkFlags) check(p *program, targets []target, level report.Level, run
 		}
 	}
 	return nil
+}
+
+// reportUnmatched warns of patterns of fragments that match no file. It does not fail:
+// fragments may be generated.
+func (c *checkFlags) reportUnmatched(p *program, targets []target, files []string) error {
+	if c.Quiet {
+		return nil
+	}
+	var found []schema.Diagnostic
+	seen := map[*config.Config]bool{}
+	for _, t := range targets {
+		if !seen[t.config] {
+			seen[t.config] = true
+			found = append(found, t.config.Unmatched(files)...)
+		}
+	}
+	return report.Write(p.stderr, report.FormatText, found)
 }
 
 // versions returns the versions of lws to check for: those of the flag, else of the

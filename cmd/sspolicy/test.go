@@ -166,7 +166,7 @@ func (p *program) assembleTest(f *policytest.File) error {
 
 // isTests reports whether a file is a file of tests, by its name or content.
 func isTests(file string, _ *config.Config) bool {
-	if strings.HasSuffix(file, ".test.json") {
+	if strings.HasSuffix(file, config.TestSuffix) {
 		return true
 	}
 	text, err := readFile(file)

@@ -24,6 +24,9 @@ import (
 // Name is the file name of a configuration.
 const Name = ".sspolicy.json"
 
+// TestSuffix ends the names of files of tests.
+const TestSuffix = ".test.json"
+
 // Rule is the rule that the diagnostics of this package name.
 const Rule = "config"
 
@@ -62,9 +65,10 @@ type exception struct {
 
 // A fragments setting names the fragments of a policy.
 type fragments struct {
-	paths ignore.List
-	base  string      // the file of the policy; "" for any policy
-	at    schema.Span // of the base
+	paths    ignore.List
+	patterns []pattern   // those of paths that name fragments
+	base     string      // the file of the policy; "" for any policy
+	at       schema.Span // of the base
 }
 
 // Find returns the file of this Name in dir or in the nearest folder above it,
@@ -179,15 +183,18 @@ func (r *reader) certWarn(v *schema.Value) {
 	r.c.CertWarn = time.Duration(days) * 24 * time.Hour
 }
 
-// patterns reads patterns as in .gitignore files.
-func (r *reader) patterns(v *schema.Value, l *ignore.List) {
+// patterns reads patterns as in .gitignore files. It returns those that do not negate.
+func (r *reader) patterns(v *schema.Value, l *ignore.List) (positive []pattern) {
 	r.List(v, func(e *schema.Value) {
-		if text := r.Text(e); e.Kind == schema.String {
-			if err := l.Add(strings.TrimPrefix(text, "./")); err != nil {
+		if text := strings.TrimPrefix(r.Text(e), "./"); e.Kind == schema.String {
+			if err := l.Add(text); err != nil {
 				r.Errorf(e.Span, "%v", err)
+			} else if !strings.HasPrefix(text, "!") {
+				positive = append(positive, pattern{text, e.Span})
 			}
 		}
 	})
+	return positive
 }
 
 // groups reads names of groups of opt-in rules.
@@ -306,7 +313,10 @@ func (r *reader) fragments(v *schema.Value, dir string) {
 		found := len(r.Found)
 		paths, base := false, false
 		r.Object(e, map[string]func(*schema.Value){
-			"paths": func(v *schema.Value) { paths = true; r.patterns(v, &f.paths) },
+			"paths": func(v *schema.Value) {
+				paths = true
+				f.patterns = r.patterns(v, &f.paths)
+			},
 			"base": func(v *schema.Value) {
 				base, f.at = true, v.Span
 				if f.base = filepath.FromSlash(r.Text(v)); f.base != "" && !filepath.IsAbs(f.base) {
@@ -328,9 +338,10 @@ func (r *reader) fragments(v *schema.Value, dir string) {
 
 // Fragment reports whether a file is a fragment. If so, it returns the policy that
 // it is for, which is "" for any policy, and the position of that setting. If
-// several settings match, the last counts. A policy is never a fragment for itself.
+// several settings match, the last counts. A policy is never a fragment for itself, and a
+// file of tests never a fragment.
 func (c *Config) Fragment(file string) (base string, at schema.Span, ok bool) {
-	if filepath.Base(file) == Name {
+	if !mayBeFragment(file) {
 		return "", schema.Span{}, false
 	}
 	for _, f := range slices.Backward(c.fragments) {

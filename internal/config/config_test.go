@@ -291,3 +291,49 @@ func TestLinkedBase(t *testing.T) {
 		}
 	}
 }
+
+// TestUnmatched checks which patterns have no fragment, and that files of tests,
+// configurations and standard input are no fragments.
+func TestUnmatched(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"policy.json", "lab/deep/a.json", "lab/b.test.json", ".git/hidden.json"} {
+		file := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(`{}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("lab", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for pattern, matches := range map[string]bool{
+		"**": true, "a.json": true, "lab/": true, "lab/**": true, "/lab/deep/*": true, "link/deep/a.json": true, "./lab/deep": true, "!none": true,
+		"lab/*.json": false, "b.test.json": false, "nowhere/*.json": false, "/a.json": false, "hidden.json": false, Name: false,
+		"elsewhere.json": true, // which a flag names
+	} {
+		c, wrong := Parse(filepath.Join(dir, Name), []byte(`{"fragments": [{"paths": ["`+pattern+`"], "base": "policy.json"}]}`))
+		if wrong != nil {
+			t.Fatal(wrong)
+		}
+		found := c.Unmatched([]string{"-", filepath.Join(t.TempDir(), "elsewhere.json")})
+		if (len(found) == 0) != matches {
+			t.Errorf("%s: %v", pattern, found)
+		}
+		for _, g := range found {
+			if g.Span.Text() != `"`+pattern+`"` || g.Severity != schema.Warning {
+				t.Errorf("%s: %+v", pattern, g)
+			}
+		}
+	}
+	c, _ := Parse(filepath.Join(dir, Name), []byte(`{"fragments": [{"paths": ["**"], "base": ""}]}`))
+	for file, want := range map[string]bool{"lab/deep/a.json": true, "lab/b.test.json": false, Name: false} {
+		if _, _, got := c.Fragment(filepath.Join(dir, file)); got != want {
+			t.Errorf("%s is a fragment: %v", file, got)
+		}
+	}
+	if _, _, ok := c.Fragment("<stdin>"); ok {
+		t.Error("standard input is a fragment")
+	}
+}
