@@ -30,6 +30,7 @@ type event struct {
 	Ordinal  *uint32         `json:"ordinal,omitempty"`
 	Method   string          `json:"method,omitempty"` // of a request to a server
 	Path     string          `json:"path,omitempty"`
+	Status   int             `json:"status,omitzero"` // of the answer of a server
 	Length   *int            `json:"length,omitempty"`
 	Flags    []string        `json:"flags,omitzero"`
 	Perf     json.RawMessage `json:"perf,omitempty"`
@@ -95,6 +96,8 @@ func (v *event) text() string {
 		text = "metadata not set: " + strings.Join(v.Metadata, ", ") + " (--set NAME=VALUE)"
 	case v.Event == "listening":
 		text = "listening on " + v.Addr
+	case v.Event == "answer":
+		text = fmt.Sprintf("answer %d", v.Status)
 	case v.Event == "log":
 		return "log: " + v.Error
 	case v.Event != "state":

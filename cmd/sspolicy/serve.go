@@ -235,15 +235,33 @@ func (k *client) respond(s *runtime.Stream) error {
 	case k.root != nil:
 		return k.file(s)
 	case k.text != nil:
-		return s.Respond(k.name, time.Time{}, bytes.NewReader(k.text))
+		return k.content(s, k.name, time.Time{}, bytes.NewReader(k.text))
 	}
-	return s.Ack(0)
+	return k.ack(s, 200)
+}
+
+// ack answers with a status.
+func (k *client) ack(s *runtime.Stream, status int) error {
+	err := s.Ack(status)
+	if err == nil {
+		k.emit(event{Event: "answer", Status: status})
+	}
+	return err
+}
+
+// content answers with a body.
+func (k *client) content(s *runtime.Stream, name string, modified time.Time, body io.ReadSeeker) error {
+	err := s.Respond(name, modified, body)
+	if err == nil {
+		k.emit(event{Event: "answer", Status: 200})
+	}
+	return err
 }
 
 // file answers with a file of --dir.
 func (k *client) file(s *runtime.Stream) error {
 	if method, err := s.Metadata("method"); err == nil && method != "" && method != "GET" && method != "HEAD" {
-		return s.Ack(405)
+		return k.ack(s, 405)
 	}
 	name, err := s.Metadata("path")
 	if err != nil {
@@ -256,11 +274,11 @@ func (k *client) file(s *runtime.Stream) error {
 	f, info, err := k.open(name)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return s.Ack(403)
+		return k.ack(s, 403)
 	case err != nil: // also a path that leaves the folder
-		return s.Ack(404)
+		return k.ack(s, 404)
 	}
-	return s.Respond(info.Name(), info.ModTime(), f)
+	return k.content(s, info.Name(), info.ModTime(), f)
 }
 
 // open opens a regular file, or the index.html of a folder.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -117,7 +118,8 @@ func TestRunServer(t *testing.T) {
 			asked := make(chan string, 1)
 			var last event
 			clients := 0
-			path := "" // of the request
+			path := ""   // of the request
+			status := "" // that the events have
 			for lines := bufio.NewScanner(events); lines.Scan(); {
 				var e event
 				if err := json.Unmarshal(lines.Bytes(), &struct {
@@ -131,6 +133,9 @@ func TestRunServer(t *testing.T) {
 				}
 				clients = max(clients, e.Client)
 				path = cmp.Or(path, e.Path)
+				if e.Event == "answer" {
+					status += strconv.Itoa(e.Status)
+				}
 				last = e
 			}
 			if got := <-code; got != exitOK {
@@ -138,6 +143,9 @@ func TestRunServer(t *testing.T) {
 			}
 			if got := <-asked; got != tt.want {
 				t.Errorf("answer %q, want %q", got, tt.want)
+			}
+			if want, _, isHTTP := strings.Cut(tt.want, " "); isHTTP && status != want {
+				t.Errorf("the events have the status %q, want %q", status, want)
 			}
 			if strings.HasPrefix(tt.flags, "--dir") && !strings.HasPrefix(path, "/") {
 				t.Errorf("the events have the path %q of the request", path)
