@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 )
@@ -284,19 +285,22 @@ func (k *client) file(s *runtime.Stream) error {
 // open opens a regular file, or the index.html of a folder.
 func (k *client) open(name string) (*os.File, fs.FileInfo, error) {
 	for range 2 {
-		info, err := k.root.Stat(name) // before Open, which blocks on a pipe
+		f, err := k.root.OpenFile(name, os.O_RDONLY|readfile.NoWait, 0)
 		if err != nil {
 			return nil, nil, err
 		}
-		if info.IsDir() {
-			name = path.Join(name, "index.html")
-			continue
+		info, err := f.Stat()
+		if err == nil && info.Mode().IsRegular() {
+			return f, info, nil
 		}
-		if !info.Mode().IsRegular() {
+		f.Close()
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case !info.IsDir():
 			return nil, nil, fs.ErrPermission
 		}
-		f, err := k.root.Open(name)
-		return f, info, err
+		name = path.Join(name, "index.html")
 	}
 	return nil, nil, fs.ErrNotExist
 }

@@ -1,13 +1,13 @@
 package lsp
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/secure-streams/sspolicy/internal/certs"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/schema"
 )
 
@@ -43,13 +43,10 @@ func (s *server) imports(snap *snapshot, at Position) (list []codeAction) {
 	}
 	for _, e := range entries {
 		ext := strings.ToLower(filepath.Ext(e.Name()))
-		if !slices.Contains([]string{".pem", ".crt", ".cer", ".der"}, ext) || len(list) == maxCertFiles {
+		if !slices.Contains([]string{".pem", ".crt", ".cer", ".der"}, ext) || len(list) == maxCertFiles || !e.Type().IsRegular() {
 			continue
 		}
-		if info, err := e.Info(); err != nil || !info.Mode().IsRegular() || info.Size() > maxCertSize {
-			continue
-		}
-		if after := withCertificates(d, os.DirFS(dir), e.Name(), o); after != "" {
+		if after := withCertificates(d, filepath.Join(dir, e.Name()), o); after != "" {
 			list = append(list, codeAction{Title: "Import " + e.Name() + title, Kind: kindImport, Edit: snap.edit(snap.difference(after))})
 		}
 	}
@@ -58,8 +55,8 @@ func (s *server) imports(snap *snapshot, at Position) (list []codeAction) {
 
 // withCertificates returns the policy with the certificates of a file. It returns "" if the policy
 // has them all, or the file contains anything else.
-func withCertificates(d *schema.Document, dir fs.FS, file string, o certs.ImportOptions) string {
-	text, err := fs.ReadFile(dir, file)
+func withCertificates(d *schema.Document, file string, o certs.ImportOptions) string {
+	text, err := readfile.Regular(file, maxCertSize)
 	if err != nil {
 		return ""
 	}

@@ -53,18 +53,39 @@ func Any(name string, limit int64) ([]byte, error) {
 	return text, pathError(name, err)
 }
 
-// Regular reads a file that must be regular, since its name was found by a search
-// or another program reads it too. It does not wait for the writer of a named pipe.
-// The error is an [*fs.PathError].
-func Regular(name string, limit int64) ([]byte, error) {
-	info, err := os.Stat(name)
+// Open opens a file that must be regular, since its name was found by a search or another
+// program opens it too. It does not wait for the writer of a named pipe. The error is an
+// [*fs.PathError], with ErrNotRegular for anything but a regular file.
+func Open(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|NoWait, 0)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, pathError(name, ErrNotRegular)
+	if err := checkRegular(f); err != nil {
+		f.Close()
+		return nil, pathError(name, err)
 	}
-	return Any(name, limit)
+	return f, nil
+}
+
+// checkRegular checks the type of an open file. That of its name may have changed.
+func checkRegular(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		return ErrNotRegular
+	}
+	return err
+}
+
+// Regular reads a file that [Open] opens. The error is an [*fs.PathError].
+func Regular(name string, limit int64) ([]byte, error) {
+	f, err := Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := All(f, limit)
+	return text, pathError(name, err)
 }
 
 // pathError adds the name of the file to an error.

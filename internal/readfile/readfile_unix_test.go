@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestSpecialFiles checks that an endless device is read up to the limit, and that a named
-// pipe found by a search is not opened.
+// TestSpecialFiles checks that an endless device is read up to the limit, and that Regular
+// does not wait for the writer of a named pipe.
 func TestSpecialFiles(t *testing.T) {
 	if _, err := Any("/dev/zero", 1<<20); err == nil || err.Error() != "read /dev/zero: larger than 1 MiB, the limit" {
 		t.Errorf("/dev/zero: %v", err)
@@ -28,5 +28,28 @@ func TestSpecialFiles(t *testing.T) {
 	go os.WriteFile(pipe, []byte("text"), 0o600)
 	if text, err := Any(pipe, 4); string(text) != "text" || err != nil {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestOpenChecksFile checks that the type is that of the open file, so that a name cannot
+// come to mean a pipe between a check and the opening: opening a pipe does not wait.
+func TestOpenChecksFile(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(pipe, os.O_RDONLY|NoWait, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Remove(pipe); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pipe, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkRegular(f); !errors.Is(err, ErrNotRegular) {
+		t.Errorf("a pipe that a file has replaced: %v", err)
 	}
 }

@@ -9,13 +9,13 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/atomicfile"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
@@ -43,21 +43,18 @@ func Open(o Options) (*Jar, error) {
 	if o.File == "" {
 		return j, nil
 	}
-	// Opening a named pipe would block until another process writes to it.
-	info, err := os.Stat(o.File)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	f, err := readfile.Open(o.File)
+	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil
-	case err != nil:
-		return nil, fmt.Errorf("sspolicy: cookies: %w", err)
-	case !info.Mode().IsRegular() || info.Size() > maxFile:
-		return nil, fmt.Errorf("sspolicy: cookies: %s: not a regular file of at most %d MiB", o.File, maxFile>>20)
-	}
-	f, err := os.Open(o.File)
-	if err != nil {
+	} else if err != nil {
 		return nil, fmt.Errorf("sspolicy: cookies: %w", err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, fmt.Errorf("sspolicy: cookies: %w", err)
+	} else if info.Size() > maxFile {
+		return nil, fmt.Errorf("sspolicy: cookies: %s: larger than %d MiB", o.File, maxFile>>20)
+	}
 	bad, err := j.read(f, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("sspolicy: cookies: %s: %w", o.File, err)

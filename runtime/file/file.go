@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/transport"
 )
@@ -42,14 +43,10 @@ var buffers = sync.Pool{New: func() any { return new([2][bufferSize]byte) }}
 // piece.
 func (connector) Run(ctx context.Context, l transport.Link) error {
 	path := l.Target().Host
-	// Open would wait for the writer of a named pipe.
-	if info, err := os.Stat(path); err != nil {
-		return err
-	} else if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s is not a regular file", transport.ErrEndpoint, path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
+	f, err := readfile.Open(path)
+	if errors.Is(err, readfile.ErrNotRegular) {
+		return fmt.Errorf("%w: %w", transport.ErrEndpoint, err)
+	} else if err != nil {
 		return err
 	}
 	defer f.Close()

@@ -8,12 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"os"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/atomicfile"
+	"github.com/secure-streams/sspolicy/internal/readfile"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/signing"
@@ -136,15 +136,10 @@ func (f *Fetcher) readFile() ([]byte, error) {
 	if f.o.File == "" {
 		return nil, fmt.Errorf("%w: FetcherOptions.File is empty", fs.ErrNotExist)
 	}
-	info, err := os.Stat(f.o.File)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() { // opening a named pipe would block
-		return nil, fmt.Errorf("%w: not a regular file", ErrRefused)
-	}
-	file, err := os.Open(f.o.File)
-	if err != nil {
+	file, err := readfile.Open(f.o.File)
+	if errors.Is(err, readfile.ErrNotRegular) {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	} else if err != nil {
 		return nil, err
 	}
 	defer file.Close()
