@@ -47,19 +47,19 @@ func TestDeletions(t *testing.T) {
 			if !schema.HasErrors(broken.Syntax) {
 				continue // the deletion was in a string or comment
 			}
-			switch got, mended := lint.Fix(broken, rules.All(), o); {
-			case len(mended) == 0:
+			switch got, applied := lint.Fix(broken, rules.All(), o); {
+			case len(applied) == 0:
 				alone++
 			case !schema.HasErrors(got.Syntax) && values(t, got) == want:
 				right++
 			default:
-				t.Errorf("without the %q at %v of %.80q the fix makes it worse: %v", text[i], d.Source.Position(i), text, mended)
+				t.Errorf("without the %q at %v of %.80q the fix makes it worse: %v", text[i], d.Source.Position(i), text, applied)
 			}
 		}
 	}
 	t.Logf("%d repaired, %d unchanged", right, alone)
 	if right < 20*alone {
-		t.Errorf("only %d of %d mistakes are mended", right, right+alone)
+		t.Errorf("only %d of %d mistakes are repaired", right, right+alone)
 	}
 }
 

@@ -165,8 +165,8 @@ func checkLaws(t *testing.T, text string, unsafe bool) {
 			}
 		}
 	}
-	fixed, mended := lint.Fix(d, rules.All(), o)
-	if len(mended) == 0 {
+	fixed, applied := lint.Fix(d, rules.All(), o)
+	if len(applied) == 0 {
 		if fixed != d {
 			t.Fatalf("%q was changed to %q, but nothing was fixed", text, fixed)
 		}
@@ -182,7 +182,7 @@ func checkLaws(t *testing.T, text string, unsafe bool) {
 	for _, g := range before {
 		left[g.Rule]++
 	}
-	worst, _ := schema.Worst(mended)
+	worst, _ := schema.Worst(applied)
 	for _, g := range lint.Run(fixed, rules.All(), o) {
 		if left[g.Rule]--; left[g.Rule] < 0 && (g.Severity > schema.Info || worst == schema.Info) {
 			t.Fatalf("%q was fixed to %q, which has a new finding: %s: %s [%s]", text, fixed, g.Span, g.Message, g.Rule)
@@ -195,7 +195,7 @@ func checkLaws(t *testing.T, text string, unsafe bool) {
 	for c, n := range letters(fixed.Source.Text) {
 		lost[c] -= n
 	}
-	for _, g := range mended {
+	for _, g := range applied {
 		if g.Span.Source != d.Source || g.Span.Start < 0 || g.Span.End > len(text) {
 			t.Fatalf("%q: %s is at %d-%d", text, g.Message, g.Span.Start, g.Span.End)
 		}
@@ -213,13 +213,13 @@ func checkLaws(t *testing.T, text string, unsafe bool) {
 			t.Fatalf("%q was fixed to %q: %d times %q is lost outside of the edits", text, fixed, n, c)
 		}
 	}
-	keepsTables(t, d, fixed, mended)
+	keepsTables(t, d, fixed, applied)
 }
 
 // keepsTables checks that safe fixes do not change the compiled policy, unless their
 // message says so.
-func keepsTables(t *testing.T, d, fixed *schema.Document, mended []schema.Diagnostic) {
-	for _, g := range mended {
+func keepsTables(t *testing.T, d, fixed *schema.Document, applied []schema.Diagnostic) {
+	for _, g := range applied {
 		if !g.Fixes[0].Safe || slices.Contains(changing, g.Rule) {
 			return
 		}

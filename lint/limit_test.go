@@ -42,8 +42,8 @@ func TestLimit(t *testing.T) {
 	}
 	// All mistakes are fixed.
 	text := strings.ReplaceAll(b.String(), `"zzzzz":1`, `"port":"80"`)
-	fixed, mended := lint.Fix(schema.Parse("p", []byte(text)), rules.All(), lint.Options{})
-	if len(mended) != n || strings.Contains(fixed.Source.Text, `"80"`) {
-		t.Errorf("%d of %d are fixed", len(mended), n)
+	fixed, applied := lint.Fix(schema.Parse("p", []byte(text)), rules.All(), lint.Options{})
+	if len(applied) != n || strings.Contains(fixed.Source.Text, `"80"`) {
+		t.Errorf("%d of %d are fixed", len(applied), n)
 	}
 }

@@ -42,10 +42,10 @@ func TestTwoDeletions(t *testing.T) {
 			if !schema.HasErrors(broken.Syntax) {
 				continue
 			}
-			fixed, mended := lint.Fix(broken, rules.All(), lint.Options{})
+			fixed, applied := lint.Fix(broken, rules.All(), lint.Options{})
 			got := squeeze(fixed.Source.Text)
 			switch {
-			case len(mended) == 0:
+			case len(applied) == 0:
 				alone++
 			case got == want:
 				right++
@@ -53,7 +53,7 @@ func TestTwoDeletions(t *testing.T) {
 				half++
 			default:
 				t.Errorf("without the %q at %v and the %q at %v the fix makes it worse: %v",
-					text[i], original.Source.Position(i), text[j], original.Source.Position(j), mended)
+					text[i], original.Source.Position(i), text[j], original.Source.Position(j), applied)
 			}
 		}
 		t.Logf("%s: %d repaired, %d partly, %d unchanged", file, right, half, alone)

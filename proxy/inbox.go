@@ -21,7 +21,7 @@ type inbox struct {
 	inside  bool // the stream is within a message
 	open    bool // the client is within a message
 	discard bool // drop payload until the next start of a message: it belongs to a failed attempt
-	broken  bool // the client has abandoned the message that the stream has begun
+	broken  bool // the client has abandoned the message that the stream is sending
 }
 
 // A piece is the rest of a payload frame.
@@ -66,15 +66,15 @@ func (b *inbox) put(data []byte, flags policy.Flags, messages bool) bool {
 
 // dropOpen drops the queued pieces of the unfinished message.
 func (b *inbox) dropOpen() {
-	begun := false
+	atStart := false
 	end := len(b.pieces)
-	for end > 0 && !begun && b.pieces[end-1].flags&policy.FlagEOM == 0 {
+	for end > 0 && !atStart && b.pieces[end-1].flags&policy.FlagEOM == 0 {
 		end--
-		begun = b.pieces[end].flags&policy.FlagSOM != 0
+		atStart = b.pieces[end].flags&policy.FlagSOM != 0
 		b.size -= b.pieces[end].n
 	}
 	b.pieces, b.data = b.pieces[:end], b.data[:b.size]
-	b.broken = b.broken || b.inside && !begun && end == 0
+	b.broken = b.broken || b.inside && !atStart && end == 0
 }
 
 // get moves payload of one message into buf. It returns false if there is none.

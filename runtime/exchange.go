@@ -72,7 +72,7 @@ type outbox struct {
 	pending   bool // send buf, even if it is empty
 	tail      tail
 	started   bool                 // part of a message has been sent
-	requested bool                 // the transport has asked for payload in this attempt
+	requested bool                 // the transport has requested payload in this attempt
 	closed    bool                 // closeWrite was called; also holds for later attempts
 	used      bool                 // part of the body has been taken
 	restarts  int                  // number of times the body must be taken from its start again

@@ -488,7 +488,7 @@ func (l *link) Ack(good bool) error {
 
 func (l *link) Done(good bool) error {
 	if err := l.acquire(notPayload); err != nil {
-		return err // such as a timeout: the program is not told of Done, so it has no effect
+		return err // such as a timeout: the program is not notified, so Done has no effect
 	}
 	l.done = true
 	return l.reachAndUnlock(verdict(good))

@@ -95,11 +95,11 @@ func (k *Key) Is(typ string) bool { return slices.Contains(k.Types, typ) }
 // key, or nil. The caller must not change it.
 func (k *Key) Replacement(value string) map[string]any {
 	if use, ok := k.ValueAliases[value]; ok {
-		meant := map[string]any{}
+		settings := map[string]any{}
 		for key, v := range use {
-			meant[key] = v
+			settings[key] = v
 		}
-		return meant
+		return settings
 	}
 	lower := strings.ToLower(value)
 	if slices.Contains(k.Enum, lower) {

@@ -54,7 +54,7 @@ func (p *Policy) Resolve() *Resolution {
 		}
 	}
 	add := func(q query, d *Definition) {
-		if defs, asked := candidates[q]; asked {
+		if defs, known := candidates[q]; known {
 			candidates[q] = append(defs, d)
 		}
 	}

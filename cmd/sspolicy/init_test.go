@@ -189,15 +189,15 @@ func TestInitServers(t *testing.T) {
 // TestQuestions checks that answers give the same policy as flags, and that a question is
 // repeated after an invalid answer.
 func TestQuestions(t *testing.T) {
-	for _, tt := range []struct{ answers, flags, asked string }{
+	for _, tt := range []struct{ answers, flags, prompt string }{
 		{"\n\n\n\n\n\n", "", "Which port? [443]"},
 		{"client\nmqtt\nup\nm.example.com\nno\n\n", "--protocol mqtt --stream up --endpoint m.example.com --no-tls", "Which port? [1883]"},
 		{"x\nserver\nmqtt\nws\na b\nchat\nnone\n70000\n8000\n", "--server --protocol ws --stream chat --port 8000", "Please answer h1, h2, ws or raw."},
 		{"client\nh3\n\n!\nh.example.com\n", "--protocol h3 --endpoint h.example.com --port 443", "Please answer a host name"},
 	} {
-		var asked bytes.Buffer
+		var output bytes.Buffer
 		var c initCmd
-		o, err := c.options(&questions{bufio.NewReader(strings.NewReader(tt.answers + "\n")), &asked})
+		o, err := c.options(&questions{bufio.NewReader(strings.NewReader(tt.answers + "\n")), &output})
 		if err != nil {
 			t.Fatalf("%q: %v", tt.answers, err)
 		}
@@ -205,8 +205,8 @@ func TestQuestions(t *testing.T) {
 		if want := command(t, append([]string{"init"}, strings.Fields(tt.flags)...)...); got != want {
 			t.Errorf("%q: the policy is not that of %s:\n%s", tt.answers, tt.flags, got)
 		}
-		if !strings.Contains(asked.String(), tt.asked) {
-			t.Errorf("%q: asked %s", tt.answers, &asked)
+		if !strings.Contains(output.String(), tt.prompt) {
+			t.Errorf("%q: prompted %s", tt.answers, &output)
 		}
 	}
 	var c initCmd
@@ -231,7 +231,7 @@ func TestQuestionsKey(t *testing.T) {
 		t.Errorf("written to standard output:\n%s", &stdout)
 	}
 	if !strings.Contains(stderr.String(), "server.pem exists") {
-		t.Errorf("asked %s", &stderr)
+		t.Errorf("prompted %s", &stderr)
 	}
 	if text, err := os.ReadFile("policy.json"); !strings.Contains(string(text), `"server_key": "MI`) {
 		t.Errorf("%v: %s", err, text)

@@ -72,7 +72,7 @@ func TestServedPolicies(t *testing.T) {
 					code <- run(args, nil, io.Discard, stderr)
 					stderr.Close()
 				}()
-				asked := make(chan string, 1)
+				answers := make(chan string, 1)
 				var lines []string
 				for s := bufio.NewScanner(events); s.Scan(); {
 					lines = append(lines, s.Text())
@@ -83,14 +83,14 @@ func TestServedPolicies(t *testing.T) {
 							for _, ask := range questions {
 								all = append(all, ask(t, &st, e.Addr))
 							}
-							asked <- strings.Join(all, " ")
+							answers <- strings.Join(all, " ")
 						}()
 					}
 				}
 				if got := <-code; got != exitOK {
 					t.Fatalf("exit %d\n%s", got, strings.Join(lines, "\n"))
 				}
-				if got, want := <-asked, strings.TrimSpace(strings.Repeat("hello ", len(questions))); got != want {
+				if got, want := <-answers, strings.TrimSpace(strings.Repeat("hello ", len(questions))); got != want {
 					t.Errorf("%q, want %q", got, want)
 				}
 			})

@@ -115,7 +115,7 @@ func TestRunServer(t *testing.T) {
 				code <- run(append(args, policy, tt.stream), nil, &stdout, stderr)
 				stderr.Close()
 			}()
-			asked := make(chan string, 1)
+			answers := make(chan string, 1)
 			var last event
 			clients := 0
 			path := ""   // of the request
@@ -129,7 +129,7 @@ func TestRunServer(t *testing.T) {
 					t.Fatalf("%s: %v", lines.Text(), err)
 				}
 				if e.Event == "listening" {
-					go func() { asked <- tt.ask(e.Addr) }()
+					go func() { answers <- tt.ask(e.Addr) }()
 				}
 				clients = max(clients, e.Client)
 				path = cmp.Or(path, e.Path)
@@ -141,7 +141,7 @@ func TestRunServer(t *testing.T) {
 			if got := <-code; got != exitOK {
 				t.Errorf("exit %d", got)
 			}
-			if got := <-asked; got != tt.want {
+			if got := <-answers; got != tt.want {
 				t.Errorf("answer %q, want %q", got, tt.want)
 			}
 			if want, _, isHTTP := strings.Cut(tt.want, " "); isHTTP && status != want {

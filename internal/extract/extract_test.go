@@ -282,7 +282,7 @@ func TestFixTogether(t *testing.T) {
 		}
 		got, fixed := Fix("a.c", []byte(b.String()), Options{}, false, find)
 		if n := strings.Count(got, `\"opportunistic\"`); n != want || len(fixed) != want || checks > most {
-			t.Errorf("harm %v: %d mended, %d reported, %d checks, want %d and at most %d", harm, n, len(fixed), checks, want, most)
+			t.Errorf("harm %v: %d fixed, %d reported, %d checks, want %d and at most %d", harm, n, len(fixed), checks, want, most)
 		}
 	}
 }

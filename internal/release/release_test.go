@@ -130,11 +130,11 @@ func TestFirstSteps(t *testing.T) {
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var heard strings.Builder
-	for buf := make([]byte, 256); !strings.Contains(heard.String(), "listening"); {
+	var output strings.Builder
+	for buf := make([]byte, 256); !strings.Contains(output.String(), "listening"); {
 		n, err := states.Read(buf)
-		if heard.Write(buf[:n]); err != nil {
-			t.Fatalf("the server does not listen: %v\n%s", err, heard.String())
+		if output.Write(buf[:n]); err != nil {
+			t.Fatalf("the server does not listen: %v\n%s", err, output.String())
 		}
 	}
 	go func() { // the server writes until its only client has gone

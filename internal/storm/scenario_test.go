@@ -72,15 +72,15 @@ func TestKinds(t *testing.T) {
 	if r.GaveUp != n || r.Away != n || r.PerDevice.Max != 3 || r.Back.P50 != Never {
 		t.Errorf("conceal 3: %+v", r.PerDevice)
 	}
-	asked := s
-	asked.Every = time.Hour
-	asked.For = 2 * time.Hour
-	if r := run(t, Client{Stream: stream(time.Second, 3, 1)}, asked); r.GaveUp != 0 || r.Away != 0 || r.Back.Max > time.Hour || r.Back.P50 < 20*time.Minute {
-		t.Errorf("the program asks every hour: %+v", r.Back)
+	requests := s
+	requests.Every = time.Hour
+	requests.For = 2 * time.Hour
+	if r := run(t, Client{Stream: stream(time.Second, 3, 1)}, requests); r.GaveUp != 0 || r.Away != 0 || r.Back.Max > time.Hour || r.Back.P50 < 20*time.Minute {
+		t.Errorf("a request every hour: %+v", r.Back)
 	}
-	asked.ClockSpread = 10 * time.Second
-	if r := run(t, Client{Stream: stream(time.Second, 3, 1)}, asked); r.Back.P50 < 49*time.Minute || r.Back.Max > 51*time.Minute {
-		t.Errorf("the programs ask within 10 s: %+v", r.Back)
+	requests.ClockSpread = 10 * time.Second
+	if r := run(t, Client{Stream: stream(time.Second, 3, 1)}, requests); r.Back.P50 < 49*time.Minute || r.Back.Max > 51*time.Minute {
+		t.Errorf("requests within 10 s: %+v", r.Back)
 	}
 
 	// Devices boot during the outage.

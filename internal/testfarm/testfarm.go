@@ -191,22 +191,22 @@ func (f *test) poison(bus farm.Bus) {
 	before := f.agree()
 	ctx, cancel := context.WithCancel(f.Context())
 	defer cancel()
-	heard, ready := make(chan []byte, 100), make(chan struct{})
+	received, ready := make(chan []byte, 100), make(chan struct{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		bus.Subscribe(ctx, func() { close(ready) }, func(m []byte) {
 			select {
-			case heard <- m:
+			case received <- m:
 			default:
 			}
 		})
 	}()
 	<-ready
 	for i := range 50 {
-		m := bytes.Clone(<-heard)
+		m := bytes.Clone(<-received)
 		for len(m) < 100 { // a message of a member
-			m = bytes.Clone(<-heard)
+			m = bytes.Clone(<-received)
 		}
 		if i%2 == 0 {
 			m[len(m)-1-i%len(m)] ^= 1

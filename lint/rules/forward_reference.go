@@ -19,7 +19,7 @@ number of the parser's source (4.1.6 to 5.0.0).`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "http_method": "GET", "port": 80, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
-		mended := false
+		fixed := false
 		for _, r := range p.Policy.References {
 			if r.Later == nil || r.Later.Unreadable {
 				continue
@@ -27,10 +27,10 @@ number of the parser's source (4.1.6 to 5.0.0).`,
 			d := p.Reportf(r.Span, "%s is defined after its use in %s",
 				r.Later, r.From)
 			d.Related = []schema.Related{{Span: r.Later.NameSpan, Message: "defined here"}}
-			if mended {
-				continue // the fix of the first one is for all
+			if fixed {
+				continue // the first fix covers all references
 			}
-			mended = true
+			fixed = true
 			if edits := reorder(p.Policy.Document); len(edits) > 0 {
 				d.Fixes = []schema.Fix{{Message: "put the sections in the order in which lws needs them", Edits: edits, Safe: true}}
 			}

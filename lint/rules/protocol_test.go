@@ -549,8 +549,8 @@ func serverPair(a, b string) string {
 func TestProtocolFixes(t *testing.T) {
 	for _, r := range protocolRules {
 		o := lint.Options{LWS: r.Versions, UnsafeFixes: true, With: Groups()}
-		fixed, mended := lint.Fix(schema.Parse("bad", []byte(r.Bad)), All(), o)
-		if len(mended) == 0 {
+		fixed, applied := lint.Fix(schema.Parse("bad", []byte(r.Bad)), All(), o)
+		if len(applied) == 0 {
 			continue
 		}
 		for _, d := range lint.Run(fixed, All(), o) {

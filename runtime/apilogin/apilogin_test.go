@@ -378,8 +378,8 @@ func TestB6OneStart(t *testing.T) {
 func TestB6StartFails(t *testing.T) {
 	run := func(t *testing.T, starting func(*http.Request), password string, next http.Handler, status int) (*proxy, *atomic.Int32) {
 		p := newProxy(t, apilogin.Options{})
-		var asked atomic.Int32
-		p.gateway.starting = func(r *http.Request) { asked.Add(1); starting(r) }
+		var attempts atomic.Int32
+		p.gateway.starting = func(r *http.Request) { attempts.Add(1); starting(r) }
 		if next != nil {
 			p.Handler = p.Middleware(next)
 		}
@@ -394,22 +394,22 @@ func TestB6StartFails(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		return p, &asked
+		return p, &attempts
 	}
 	synctest.Test(t, func(t *testing.T) {
-		if _, asked := run(t, func(*http.Request) { time.Sleep(time.Second) }, "wrong", nil, 403); asked.Load() != 1 {
-			t.Error("a denied caller was tried", asked.Load(), "times")
+		if _, attempts := run(t, func(*http.Request) { time.Sleep(time.Second) }, "wrong", nil, 403); attempts.Load() != 1 {
+			t.Error("a denied caller caused", attempts.Load(), "attempts")
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		var asked atomic.Int32
+		var attempts atomic.Int32
 		run(t, nil, "right", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			asked.Add(1)
+			attempts.Add(1)
 			time.Sleep(time.Second)
 			w.WriteHeader(502)
 		}), 502)
-		if asked.Load() != 20 {
-			t.Error(asked.Load())
+		if attempts.Load() != 20 {
+			t.Error(attempts.Load())
 		}
 		time.Sleep(time.Minute)
 	})

@@ -656,9 +656,9 @@ func TestDatagramsStop(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				begun := make([]byte, len("begun"))
-				if _, err := io.ReadFull(conn, begun); err != nil || string(begun) != "begun" {
-					t.Fatalf("got %q, %v", begun, err)
+				piece := make([]byte, len("begun"))
+				if _, err := io.ReadFull(conn, piece); err != nil || string(piece) != "begun" {
+					t.Fatalf("got %q, %v", piece, err)
 				}
 				start := time.Now()
 				ours.lost.Store(tt.ours)

@@ -115,7 +115,7 @@ func TestSlowWriter(t *testing.T) {
 			if tr.Body() != "piece piece piece piece end" {
 				t.Errorf("%s: the server got %q: %s, %v", tt.name, tr.Body(), tr, s.Err())
 			}
-			// Those of Connect, then each piece and what follows it, except the end.
+			// The calls of Connect, then for each piece and what follows it, except the end.
 			if n, want := calls.Load(), tt.calls*5+5; n != want {
 				t.Errorf("%s: %d calls, want %d", tt.name, n, want)
 			}

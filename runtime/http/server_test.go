@@ -230,9 +230,9 @@ func TestServerDestroy(t *testing.T) {
 }
 
 func TestServerShutdown(t *testing.T) {
-	begun, release := make(chan struct{}), make(chan struct{})
+	started, release := make(chan struct{}), make(chan struct{})
 	k := &clients{on: teststream.Actions{"TXN": func(s *runtime.Stream) runtime.Result {
-		close(begun)
+		close(started)
 		<-release
 		return text(0, func(*runtime.Stream) string { return "late" })(s)
 	}}}
@@ -248,7 +248,7 @@ func TestServerShutdown(t *testing.T) {
 		b, _ := io.ReadAll(resp.Body)
 		answer <- string(b)
 	}()
-	<-begun
+	<-started
 	done := make(chan error)
 	go func() { done <- s.Shutdown(context.Background()) }()
 	close(release)

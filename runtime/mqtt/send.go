@@ -31,7 +31,7 @@ type outbox struct {
 
 	// Used by the stream's goroutine only.
 	wantsTx     bool    // the program wants to send
-	mayAsk      bool    // the program may be asked for a message
+	mayAsk      bool    // Tx may request a message
 	total       uint64  // length of the next message; 0 means unknown
 	part        []byte  // of the message that the program has begun
 	current     *outMsg // the message that is being written in pieces, or nil

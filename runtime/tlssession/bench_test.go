@@ -18,8 +18,8 @@ import (
 // with the tickets of crypto/tls and with this package. The kinds alternate, so that other
 // load affects them equally; the results are medians.
 func BenchmarkHandshake(b *testing.B) {
-	watched := tlssession.NewCache(tlssession.Options{})
-	watched.Watch(func(tlssession.Event) {})
+	observed := tlssession.NewCache(tlssession.Options{})
+	observed.Watch(func(tlssession.Event) {})
 	for name, version := range versions {
 		b.Run(name, func(b *testing.B) {
 			kinds := []struct {
@@ -31,7 +31,7 @@ func BenchmarkHandshake(b *testing.B) {
 				{"bare", nil, true},
 				{"tickets", &tlssession.Sessions{}, true},
 				{"cache", &tlssession.Sessions{Cache: tlssession.NewCache(tlssession.Options{})}, true},
-				{"cache-watched", &tlssession.Sessions{Cache: watched}, true},
+				{"cache-watched", &tlssession.Sessions{Cache: observed}, true},
 			}
 			servers, clients := make([]*tls.Config, len(kinds)), make([]*tls.Config, len(kinds))
 			took := make([][]time.Duration, len(kinds))

@@ -185,7 +185,7 @@ type Link interface {
 	// make must not call the link.
 	Data(newData func() any) any
 
-	// What the peer answers.
+	// Answers of the peer.
 
 	// Answer adds to the answer of the peer.
 	Answer(Answer)
