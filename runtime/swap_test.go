@@ -479,8 +479,11 @@ func TestOverlayBadValue(t *testing.T) {
 	})
 }
 
-// TestSwapRace replaces policies while streams work.
-func TestSwapRace(t *testing.T) {
+// TestSwapRace replaces policies while streams work. It runs in a bubble, since a machine that
+// is busy with its goroutines may run a transport that has to end only after abandonAfter.
+func TestSwapRace(t *testing.T) { synctest.Test(t, testSwapRace) }
+
+func testSwapRace(t *testing.T) {
 	c, w := swapContext(t, swapPolicy(), fetch)
 	var stop atomic.Bool
 	var wg sync.WaitGroup

@@ -93,7 +93,9 @@ func TestOutcomes(t *testing.T) {
 }
 
 // TestTriggers checks which messages start a check.
-func TestTriggers(t *testing.T) {
+func TestTriggers(t *testing.T) { synctest.Test(t, testTriggers) } // SMD drops old messages
+
+func testTriggers(t *testing.T) {
 	requests := make(chan string, 10)
 	c := newBench(t, compile(t, portal("generate_204")), func(w http.ResponseWriter, r *http.Request) {
 		requests <- r.URL.Path
@@ -120,7 +122,9 @@ func TestTriggers(t *testing.T) {
 }
 
 // TestOneCheck checks that one check runs at a time, whose outcome all callers receive.
-func TestOneCheck(t *testing.T) {
+func TestOneCheck(t *testing.T) { synctest.Test(t, testOneCheck) }
+
+func testOneCheck(t *testing.T) {
 	answer, requests := make(chan struct{}), make(chan struct{}, 10)
 	c := newBench(t, compile(t, portal("generate_204")), func(w http.ResponseWriter, r *http.Request) {
 		requests <- struct{}{}
@@ -134,7 +138,7 @@ func TestOneCheck(t *testing.T) {
 		}
 	}
 	<-requests
-	close(answer)
+	time.AfterFunc(time.Second, func() { close(answer) }) // when Check waits for it
 	if o, err := d.Check(t.Context()); o != system.OK || err != nil {
 		t.Errorf("%v, %v", o, err)
 	}

@@ -3,6 +3,7 @@ package system_test
 import (
 	"encoding/binary"
 	"testing"
+	"testing/synctest"
 
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/smd"
@@ -12,7 +13,9 @@ import (
 // TestSMDProgram does the same as lws's example program for SMD: a stream of _lws_smd sends
 // messages of two classes, receives one of them, and triggers a check for a captive portal.
 // A listener receives all messages.
-func TestSMDProgram(t *testing.T) {
+func TestSMDProgram(t *testing.T) { synctest.Test(t, testSMDProgram) } // SMD drops old messages
+
+func testSMDProgram(t *testing.T) {
 	c := newBench(t, compile(t, portal("generate_204")), internet)
 	c.newDetector(t, system.DetectorOptions{})
 	direct := c.listen(smd.ClassesAll)
