@@ -24,7 +24,7 @@ import (
 )
 
 // limit is the time limit of a wait.
-const limit = 10 * time.Second
+const limit = time.Minute
 
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {

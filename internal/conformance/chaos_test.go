@@ -77,17 +77,21 @@ func TestChaos(t *testing.T) {
 
 	x.c.Store(x.newContext())
 	end := time.Now().Add(duration)
+	// A busy machine goes on until a message of each streamtype has been accepted.
+	running := func() bool {
+		return !t.Failed() && (time.Now().Before(end) || time.Now().Before(end.Add(time.Minute)) && x.idle())
+	}
 	var wg sync.WaitGroup
 	for range 2 {
 		for _, st := range x.types {
 			wg.Go(func() {
-				for time.Now().Before(end) && !t.Failed() {
+				for running() {
 					x.send(st.Name)
 				}
 			})
 		}
 	}
-	for time.Now().Before(end) && !t.Failed() {
+	for running() {
 		x.change()
 	}
 	wg.Wait()
@@ -98,7 +102,7 @@ func TestChaos(t *testing.T) {
 		sent += len(x.accepted[st.Name])
 	}
 	var missing []string
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if missing = x.missing(); len(missing) == 0 || time.Now().After(deadline) {
 			break
 		}
@@ -256,6 +260,13 @@ func (x *chaos) send(name string) {
 		n = len(lines)
 	}
 	x.accept(name, lines, n)
+}
+
+// idle reports whether no message of a streamtype has been accepted yet.
+func (x *chaos) idle() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.ContainsFunc(x.types, func(st *policy.StreamType) bool { return len(x.accepted[st.Name]) == 0 })
 }
 
 // missing returns the accepted messages that no server has received.

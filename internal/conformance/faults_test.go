@@ -262,23 +262,23 @@ func TestBlackHole(t *testing.T) {
 				}
 				p := newProxy(server, func() link.Fault { return f })
 				t.Cleanup(p.Close)
-				c := newContext(t, runtime.Options{ConnectTimeout: 80 * time.Millisecond},
-					streamType(p.Addr(), append(x.changes, conceal(1))...))
+				want, cause, limit := "CRE POL CNG UNR POL CNG UNR ARF", runtime.ErrTimeout, 80*time.Millisecond
+				last := "" // event before the silence
+				if n := f.After - len(responseHead); x.name == "h1" && f.Reply && n >= 0 {
+					want, last, cause, limit = "CRE POL CNG CON TMO DIS", "CON", runtime.ErrDisconnected, 0
+					if n > 0 {
+						want, last = "CRE POL CNG CON rx TMO DIS", "rx"
+					}
+				}
+				c := newContext(t, runtime.Options{ConnectTimeout: limit}, streamType(p.Addr(), append(x.changes, conceal(1))...))
 				tr := newTrace(teststream.Actions{
 					// After CONNECTED, only the program sets a limit.
-					"CON": func(s *runtime.Stream) runtime.Result { s.StartTimeout(20 * time.Millisecond); return runtime.OK },
+					last:  func(s *runtime.Stream) runtime.Result { s.StartTimeout(20 * time.Millisecond); return runtime.OK },
 					"TMO": teststream.Disconnect,
 				})
 				s := newStream(t, c, tr.handlers())
 				s.RequestTx()
 				tr.awaitEnds(1)
-				want, cause := "CRE POL CNG UNR POL CNG UNR ARF", runtime.ErrTimeout
-				if n := f.After - len(responseHead); x.name == "h1" && f.Reply && n >= 0 {
-					want, cause = "CRE POL CNG CON TMO DIS", runtime.ErrDisconnected
-					if n > 0 {
-						want = "CRE POL CNG CON rx TMO DIS"
-					}
-				}
 				if tr.String() != want || !errors.Is(s.Err(), cause) {
 					t.Errorf("got  %s (%v)\nwant %s (%v)", tr, s.Err(), want, cause)
 				}
@@ -438,7 +438,11 @@ func TestResolver(t *testing.T) {
 			st := streamType(netip.MustParseAddrPort("127.0.0.1:80"), func(st *policy.StreamType) {
 				st.Endpoint, st.Retry = "there-is-no.such-name.test.", teststream.Retry(2)
 			})
-			c := newContext(t, runtime.Options{DialContext: d.DialContext, ConnectTimeout: 500 * time.Millisecond}, st)
+			o := runtime.Options{DialContext: d.DialContext}
+			if tt.rcode == silence {
+				o.ConnectTimeout = 500 * time.Millisecond
+			}
+			c := newContext(t, o, st)
 			tr := newTrace(nil)
 			h := tr.handlers()
 			h.State = func(s *runtime.Stream, state runtime.State, arg uint32) runtime.Result {

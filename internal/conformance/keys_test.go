@@ -294,7 +294,7 @@ func (w *keyWorld) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		rw.(http.Flusher).Flush()
 		select {
 		case <-r.Context().Done():
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(600 * time.Millisecond): // 20 ms would do
 		}
 	case "/parts":
 		rw.Header().Set("Content-Type", "multipart/form-data; boundary=xx")

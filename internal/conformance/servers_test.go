@@ -128,7 +128,7 @@ http {
 			proxy_http_version 1.1;
 			proxy_set_header Upgrade $http_upgrade;
 			proxy_set_header Connection "upgrade";
-			proxy_read_timeout 1s;
+			proxy_read_timeout 2s;
 		}
 		proxy_request_buffering off;
 		proxy_buffering off;
@@ -213,7 +213,7 @@ frontend silent-drop
 backend go
 	server go %[4]s
 backend impatient
-	timeout server 1s
+	timeout server 2s
 	server go %[4]s
 `, s.fd("closing"), s.fd("reject"), s.fd("silent-drop"), s.backend)
 		return b.String()
@@ -305,7 +305,7 @@ func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 	})
 	// The connection is queued until the server accepts it. A server that rejects its
 	// configuration exits, which resets the connection.
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req := teststream.Must(http.NewRequestWithContext(ctx, "GET", "http://"+s.addrs["plain"].String()+"/hello", nil))
 	resp, err := http.DefaultClient.Do(req)

@@ -79,7 +79,7 @@ func TestTelemetry(t *testing.T) {
 		}
 		return n
 	}
-	for deadline := time.Now().Add(5 * time.Second); missing() > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); missing() > 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	if n := missing(); n > 0 {

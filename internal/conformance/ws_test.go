@@ -94,7 +94,7 @@ func TestWS(t *testing.T) {
 		{name: "the proxy closes a silent connection", url: "/ws/silent", want: "CRE POL CNG CON DIS", cause: is(io.ErrUnexpectedEOF)},
 		{name: "PINGs keep a connection", url: "/ws/echo", st: func(st *policy.StreamType) {
 			st.Retry = &policy.Retry{ValidPing: 300 * time.Millisecond, ValidHangup: 10 * time.Second}
-			st.Timeout = 3 * time.Second
+			st.Timeout = 3 * time.Second // the proxies' is 2 s
 		}, want: "CRE POL CNG CON TMO DIS"},
 		{name: "svalidhup", url: "/ws/silent", st: func(st *policy.StreamType) {
 			st.Retry = &policy.Retry{ValidHangup: 200 * time.Millisecond}
@@ -397,21 +397,23 @@ func TestWSSilence(t *testing.T) {
 		} {
 			t.Run(x.name+"/"+k.name, func(t *testing.T) {
 				k.fault.Stall = time.Hour
+				limit := time.Duration(0)
 				if k.name != "refused" && k.fault.After == 0 {
-					k.fault.Kind = link.BlackHole
+					k.fault.Kind, limit = link.BlackHole, 200*time.Millisecond
 				}
 				p := newProxy(server, func() link.Fault { return k.fault })
 				t.Cleanup(p.Close)
+				addr := p.Addr()
 				if k.name == "refused" {
-					p.Close()
+					addr = testserver.Refused(t)
 				}
-				st := streamType(p.Addr(), append(x.changes, conceal(2))...)
+				st := streamType(addr, append(x.changes, conceal(2))...)
 				st.Protocol = policy.ProtocolWS
 				if k.st != nil {
 					k.st(st)
 				}
 				tr := newTrace(nil)
-				s := newStream(t, newContext(t, runtime.Options{ConnectTimeout: 200 * time.Millisecond}, st), tr.handlers())
+				s := newStream(t, newContext(t, runtime.Options{ConnectTimeout: limit}, st), tr.handlers())
 				s.RequestTx()
 				tr.awaitEnds(1)
 				tr.Want(t, k.want)

@@ -23,11 +23,11 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// leaked returns the stacks of all other goroutines. It waits up to 5 s for them to
+// leaked returns the stacks of all other goroutines. It waits up to 30 s for them to
 // end.
 func leaked() string {
 	var left []string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		buf := make([]byte, 1<<20)
 		buf = buf[:runtime.Stack(buf, true)]
 		left = nil

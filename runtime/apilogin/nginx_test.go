@@ -66,8 +66,9 @@ http {
 }
 `
 
-// startNginx starts the gateway. starts returns the lines of its log.
-func startNginx(t testing.TB) (gateway *url.URL, starts func() []string) {
+// startNginx starts the gateway. starts returns the lines of its log when there are n: nginx
+// writes one after the answer.
+func startNginx(t testing.TB) (gateway *url.URL, starts func(n int) []string) {
 	t.Helper()
 	exe, err := exec.LookPath("nginx")
 	if err != nil {
@@ -112,7 +113,7 @@ func startNginx(t testing.TB) (gateway *url.URL, starts func() []string) {
 		}
 	})
 	u := &url.URL{Scheme: "http", Host: addr}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, _ := http.NewRequestWithContext(ctx, "GET", u.String()+"/my.policy", nil)
 	resp, err := http.DefaultTransport.RoundTrip(r) // waits until nginx accepts
@@ -124,9 +125,14 @@ func startNginx(t testing.TB) (gateway *url.URL, starts func() []string) {
 		t.Fatal(resp.Status)
 	}
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	return u, func() []string {
-		text, _ := os.ReadFile(filepath.Join(dir, "starts"))
-		return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	return u, func(n int) []string {
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			text, _ := os.ReadFile(filepath.Join(dir, "starts"))
+			lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+			if len(lines) >= n || time.Now().After(deadline) {
+				return lines
+			}
+		}
 	}
 }
 
@@ -162,12 +168,13 @@ func TestNginx(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for _, line := range starts() {
+	sessions := starts(5)
+	for _, line := range sessions {
 		if line != "ann - -" {
 			t.Errorf("a start with a session: %q", line)
 		}
 	}
-	if n := len(starts()); n != 5 || p.Len() != 5 {
+	if n := len(sessions); n != 5 || p.Len() != 5 {
 		t.Errorf("%d sessions for 5 keys", n)
 	}
 
@@ -197,7 +204,7 @@ func TestNginx(t *testing.T) {
 	if out := curl(call); !strings.Contains(out, "401 Unauthorized") {
 		t.Error(out)
 	}
-	if n := len(starts()); n != 7 { // by curl: one allowed, one denied
+	if n := len(starts(7)); n != 7 { // by curl: one allowed, one denied
 		t.Errorf("%d starts", n)
 	}
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()

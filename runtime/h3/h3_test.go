@@ -25,6 +25,7 @@ import (
 
 	"github.com/secure-streams/sspolicy/internal/leaktest"
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/h3"
@@ -43,7 +44,10 @@ func serve(t testing.TB, h http.HandlerFunc) netip.AddrPort {
 }
 
 func serveBy(t testing.TB, config *tls.Config, h http.HandlerFunc) netip.AddrPort {
-	pc := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
+	return serveOn(t, teststream.Must(net.ListenPacket("udp", "127.0.0.1:0")), config, h)
+}
+
+func serveOn(t testing.TB, pc net.PacketConn, config *tls.Config, h http.HandlerFunc) netip.AddrPort {
 	server := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(config), Logger: slog.New(slog.DiscardHandler)}
 	done := make(chan struct{})
 	go func() {
@@ -470,40 +474,14 @@ func TestCanceledDialFails(t *testing.T) {
 }
 
 // TestServerGone checks that the attempt after an unanswered one makes a new connection.
-func TestServerGone(t *testing.T) {
-	front := teststream.Must(net.ListenPacket("udp", "127.0.0.1:0"))
-	defer front.Close()
-	back := teststream.Must(net.Dial("udp", serve(t, handler).String()))
-	defer back.Close()
+func TestServerGone(t *testing.T) { synctest.Test(t, testServerGone) }
+
+func testServerGone(t *testing.T) {
 	var cut atomic.Bool
-	var client atomic.Pointer[net.UDPAddr]
-	relay := func(from net.PacketConn) {
-		buf := make([]byte, 2000)
-		for {
-			n, peer, err := from.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			client.Store(peer.(*net.UDPAddr))
-			if !cut.Load() {
-				back.Write(buf[:n])
-			}
-		}
-	}
-	go relay(front)
-	go func() {
-		buf := make([]byte, 2000)
-		for {
-			n, err := back.Read(buf)
-			if err != nil {
-				return
-			}
-			if to := client.Load(); to != nil && !cut.Load() {
-				front.WriteTo(buf[:n], to)
-			}
-		}
-	}()
-	c := newContext(t, runtime.Options{ConnectTimeout: 400 * time.Millisecond}, streamType(front.LocalAddr().(*net.UDPAddr).AddrPort()))
+	network := &testserver.PacketNetwork{Pass: func(_, _ netip.AddrPort) bool { return !cut.Load() }}
+	o := h3.Options{ListenPacket: func(context.Context) (net.PacketConn, error) { return network.Listen(), nil }}
+	c := newContext(t, runtime.Options{ConnectTimeout: 400 * time.Millisecond, Transports: []transport.Transport{h3.NewWith(o)}},
+		streamType(serveOn(t, network.Listen(), own.Server(nil, "127.0.0.1"), handler)))
 	if _, err := c.Fetch(t.Context(), "s"); err != nil {
 		t.Fatal(err)
 	}

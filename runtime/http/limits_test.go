@@ -156,31 +156,38 @@ func TestH2StreamLimitConnections(t *testing.T) {
 // TestFetchReturns checks that Fetch returns when its context is done, whatever a server or
 // dialer does.
 func TestFetchReturns(t *testing.T) {
-	hang := make(chan struct{})
-	defer close(hang)
-	for name, sv := range map[string]server{
-		"silent": {conn: func(c net.Conn) { io.Copy(io.Discard, c) }},
-		"no body": {conn: func(c net.Conn) {
+	for name, serve := range map[string]func(net.Conn){
+		"silent": func(c net.Conn) { io.Copy(io.Discard, c) },
+		"no body": func(c net.Conn) {
+			go io.Copy(io.Discard, c)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
-			io.Copy(io.Discard, c)
-		}},
-		"dialer": {refused: true},
+			c.Read(make([]byte, 1))
+		},
+		"dialer": nil,
 	} {
 		for _, protocol := range protocols {
-			var o runtime.Options
-			if name == "dialer" {
-				o.DialContext = func(context.Context, string, string) (net.Conn, error) {
-					<-hang
-					return nil, net.ErrClosed
+			synctest.Test(t, func(t *testing.T) {
+				hang := make(chan struct{})
+				defer close(hang)
+				var network testserver.Network
+				ln := network.Listen("127.0.0.1:80")
+				o := runtime.Options{DialContext: network.DialContext}
+				if serve == nil {
+					o.DialContext = func(context.Context, string, string) (net.Conn, error) {
+						<-hang
+						return nil, net.ErrClosed
+					}
+				} else {
+					testserver.Serve(t, ln, serve)
 				}
-			}
-			c := newContext(t, policy.StreamType{Protocol: protocol}, sv.start(t), o)
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			start := time.Now()
-			if _, err := c.Fetch(ctx, "s"); err == nil || time.Since(start) > 2*time.Second {
-				t.Errorf("%v, %s: %v after %v", protocol, name, err, time.Since(start))
-			}
-			cancel()
+				c := newContext(t, policy.StreamType{Protocol: protocol}, testserver.Addr(ln), o)
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				start := time.Now()
+				if _, err := c.Fetch(ctx, "s"); err == nil || time.Since(start) > 50*time.Millisecond {
+					t.Errorf("%v, %s: %v after %v", protocol, name, err, time.Since(start))
+				}
+			})
 		}
 	}
 }

@@ -3,6 +3,7 @@ package http_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -106,7 +107,12 @@ func TestPipelining(t *testing.T) {
 // TestServerLimits has clients that exceed a limit. It compares the status, or "" for a
 // connection closed without an answer.
 func TestServerLimits(t *testing.T) {
-	limits := runtime.Limits{HeaderBytes: 4 << 10, BodyBytes: 100, HeaderTimeout: 50 * time.Millisecond, IdleTimeout: 100 * time.Millisecond}
+	const header, idle = 50 * time.Millisecond, 100 * time.Millisecond
+	// The rows that exceed a limit of time. A request of the others may take a while to come.
+	times := map[string]runtime.Limits{
+		"silence": {HeaderTimeout: header}, "slow head": {HeaderTimeout: header},
+		"long body": {IdleTimeout: idle}, "slow body": {IdleTimeout: idle}, "idle": {IdleTimeout: idle},
+	}
 	for name, tt := range map[string]struct {
 		request string
 		status  string
@@ -128,13 +134,16 @@ func TestServerLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPaths()
-			s := p.listen(t, serverType(policy.ProtocolH1), runtime.WithLimits(limits))
+			s := p.listen(t, serverType(policy.ProtocolH1), runtime.WithLimits(runtime.Limits{
+				HeaderBytes: 4 << 10, BodyBytes: 100,
+				HeaderTimeout: cmp.Or(times[name].HeaderTimeout, time.Minute), IdleTimeout: cmp.Or(times[name].IdleTimeout, time.Minute),
+			}))
 			conn, err := net.Dial("tcp", s.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			conn.SetDeadline(time.Now().Add(30 * time.Second))
 			go io.WriteString(conn, tt.request) // the server need not read all of it
 			all, err := io.ReadAll(conn)
 			if errors.Is(err, net.ErrClosed) || err != nil && err.(net.Error).Timeout() {
@@ -285,7 +294,7 @@ func dialH2(t *testing.T, s *runtime.Stream) *h2Peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(conn, http2.ClientPreface)
 	p := &h2Peer{Framer: http2.NewFramer(conn, conn), conn: conn}
 	var b bytes.Buffer

@@ -68,7 +68,11 @@ func TestSequences(t *testing.T) {
 			if tt.server != nil {
 				addr = serve(t, tt.server)
 			}
-			c := newContext(t, runtime.Options{ConnectTimeout: 200 * time.Millisecond}, streamType(addr, tt.change...))
+			var o runtime.Options
+			if tt.cause == transport.ErrTimeout {
+				o.ConnectTimeout = 200 * time.Millisecond
+			}
+			c := newContext(t, o, streamType(addr, tt.change...))
 			tr := newTrace()
 			tr.rx = func(*runtime.Stream, []byte) { received <- struct{}{} }
 			s := teststream.Must(c.NewStream("s", tr.handlers(), tt.option...))

@@ -8,9 +8,11 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -212,42 +214,47 @@ func TestServerIdle(t *testing.T) {
 		{"idle", func(*policy.StreamType) {}, runtime.Limits{IdleTimeout: short}, "CRE CNG CON rx DIS DES", raw.ErrIdle},
 		{"no limit", func(*policy.StreamType) {}, runtime.Limits{IdleTimeout: -1}, "", nil},
 		{"no TLS", encrypted, runtime.Limits{HeaderTimeout: short}, "CRE CNG DES", runtime.ErrTimeout},
-		{"no TLS, no limit", encrypted, runtime.Limits{HeaderTimeout: -1}, "", nil},
+		{"no TLS, no limit", encrypted, runtime.Limits{HeaderTimeout: -1, IdleTimeout: -1}, "", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			tr := newTrace()
-			c := newContext(t, runtime.Options{ConnectTimeout: short}, rawServer(tt.change))
-			s, err := c.NewStream("s", runtime.Handlers{}, runtime.WithLimits(tt.limits), runtime.WithClients(func(*runtime.Stream) runtime.Handlers { return tr.handlers() }))
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn, err := net.Dial("tcp", s.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			if !s.StreamType().TLS {
-				io.WriteString(conn, "x")
-			}
-			conn.SetReadDeadline(time.Now().Add(4 * short))
-			if tt.want != "" {
-				conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-			}
-			var client *runtime.Stream
-			for client = range c.Clients(s) {
-			}
-			_, err = conn.Read(make([]byte, 1))
-			if stays := errors.Is(err, os.ErrDeadlineExceeded); stays != (tt.want == "") {
-				t.Errorf("the client read %v", err)
-			}
-			if tt.want != "" {
-				tr.AwaitEnd(t, "DES")
-				tr.Want(t, tt.want)
-				if client != nil && !errors.Is(client.Err(), tt.err) {
-					t.Errorf("%v, want %v", client.Err(), tt.err)
+			synctest.Test(t, func(t *testing.T) {
+				var network testserver.Network
+				ln := network.Listen("s")
+				tr := newTrace()
+				c := newContext(t, runtime.Options{ConnectTimeout: short}, rawServer(tt.change))
+				s, err := c.NewStream("s", runtime.Handlers{}, runtime.WithListener(ln), runtime.WithLimits(tt.limits),
+					runtime.WithClients(func(*runtime.Stream) runtime.Handlers { return tr.handlers() }))
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
+				conn, err := network.DialContext(t.Context(), "tcp", "s")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if !s.StreamType().TLS {
+					io.WriteString(conn, "x")
+				}
+				synctest.Wait()
+				var client *runtime.Stream
+				for client = range c.Clients(s) {
+				}
+				if client == nil {
+					t.Fatal("no client")
+				}
+				conn.SetReadDeadline(time.Now().Add(time.Hour))
+				_, err = conn.Read(make([]byte, 1))
+				if stays := errors.Is(err, os.ErrDeadlineExceeded); stays != (tt.want == "") {
+					t.Errorf("the client read %v", err)
+				}
+				if tt.want != "" {
+					tr.AwaitEnd(t, "DES")
+					tr.Want(t, tt.want)
+					if !errors.Is(client.Err(), tt.err) {
+						t.Errorf("%v, want %v", client.Err(), tt.err)
+					}
+				}
+			})
 		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 )
 
 // TestMain is the program itself in a child process of these tests.
@@ -34,12 +35,7 @@ func TestMain(m *testing.M) {
 func start(t *testing.T, ca *testcert.Authority, protocol string) string {
 	t.Helper()
 	cert := ca.Certify(testcert.Key(), time.Now().Add(-time.Hour), "localhost", "127.0.0.1")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
+	port := testserver.FreePort(t).Port()
 	file := filepath.Join(t.TempDir(), "policy.json")
 	text := fmt.Sprintf(`{
 	"certs": [{"cert": %q}, {"key": %q}],
@@ -77,7 +73,7 @@ func start(t *testing.T, ca *testcert.Authority, protocol string) string {
 		}
 	})
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	for range 1000 {
+	for range 6000 {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
 			return addr
