@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts sspolicy into the folder DIR: the released program of VERSION, or one built from
+# Installs sspolicy in the folder DIR: the released program of VERSION, or one built from
 # the checkout of the action if VERSION is empty. A download is installed only if its
-# SHA-256 is that of the list of checksums of the release, and SHA256 if that is given.
+# SHA-256 matches the checksums of the release, and SHA256 if that is set.
 set -euo pipefail
 
 : "${DIR:?}" "${VERSION=}" "${SHA256=}" "${RUNNER_OS:?}" "${RUNNER_ARCH:?}"
@@ -11,7 +11,7 @@ program=sspolicy
 if [ "$RUNNER_OS" = Windows ]; then program=sspolicy.exe; fi
 
 fail() {
-	echo "::error title=sspolicy::${1//[$'\r\n']/ }" # a line end would begin another command of the runner
+	echo "::error title=sspolicy::${1//[$'\r\n']/ }" # a line break would start another command of the runner
 	exit 1
 }
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Runs sspolicy lint with the flags ARGS on FILES. Both are lists with patterns, for the
-# shell to split and expand.
+# Runs sspolicy lint with the flags ARGS on FILES. The shell splits and expands both lists.
 set -euo pipefail
 : "${DIR:?}" "${ARGS=}" "${FILES:?}"
 echo "::add-matcher::$(cd "$(dirname "$0")/.." && pwd)/problem-matcher.json"

@@ -22,8 +22,8 @@ const wasm = join(out, "sspolicy.wasm")
 execFileSync(go, ["build", "-trimpath", "-gcflags=all=-l", "-ldflags=-s -w", "-o", wasm, "./internal/playground/wasm"],
   {cwd: join(here, ".."), env: {...process.env, GOOS: "js", GOARCH: "wasm"}, stdio: "inherit"})
 const program = readFileSync(wasm)
-// The worker inflates the program itself, so that any web server will do. The name does
-// not end in .gz because some servers declare such files to be encoded.
+// The worker inflates the program itself, so any web server suffices. The name does not end
+// in .gz because some servers declare such files to be encoded.
 writeFileSync(join(out, "sspolicy.bin"), gzipSync(program, {level: 9}))
 rmSync(wasm)
 
@@ -38,7 +38,7 @@ await build({
 })
 for (const file of ["index.html", "style.css"]) cpSync(join(here, "src", file), join(out, file))
 
-// The name of the cache is that of the content.
+// The cache is named by its content.
 const files = readdirSync(out).sort()
 const hash = createHash("sha256")
 for (const file of files) hash.update(file).update(readFileSync(join(out, file)))

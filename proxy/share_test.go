@@ -117,9 +117,11 @@ func TestHeld(t *testing.T) {
 		t.Helper()
 		eventually(t, "the role holds so much", func() bool { return ok(f.budgets[0].buffered.Load()) })
 	}
-	// The proxy receives a's metadata before b's frame takes the rest. In the other order
-	// it would reject the metadata.
+	// The proxy stores a's metadata before b's frame takes the rest. In the other order it
+	// would reject the metadata, whose frame counts before it is complete.
 	a.set("uptag", strings.Repeat("x", 60_000))
+	a.send(sspcwire.AppendTimeout(nil, 1), nil)
+	a.until("TMO")
 	held(func(n int64) bool { return n >= 60_000 })
 	b.send([]byte{byte(sspcwire.TypeTx), 0xff, 0xff}, nil)
 	held(func(n int64) bool { return n > 100_000 })

@@ -64,8 +64,9 @@ const theme = EditorView.theme({
   ".cm-panel.cm-panel-lint ul [aria-selected], .cm-panel.cm-panel-lint ul:focus [aria-selected]": {backgroundColor: "var(--selection)", color: "var(--text)"},
 })
 
-// create adds an editor to an element. It stands in a shadow tree, where CodeMirror adopts
-// style sheets instead of writing style elements, which the page's security policy forbids.
+// create adds an editor to an element. The editor is in a shadow tree, in which CodeMirror
+// adopts style sheets instead of writing style elements, which the page's security policy
+// forbids.
 function create(parent, label, extensions) {
   const root = parent.attachShadow({mode: "open"})
   return new EditorView({
@@ -97,14 +98,14 @@ export class TextEditor {
     return this.view.state.doc.toString()
   }
 
-  // set replaces the text; undo brings the old one back.
+  // set replaces the text. Undo restores the old one.
   set text(text) {
     if (text !== this.text) this.view.dispatch({changes: {from: 0, to: this.view.state.doc.length, insert: text}, selection: {anchor: 0}})
   }
 
-  // show marks findings of the text as it was when they were asked for.
+  // show marks findings of doc, unless the text has changed since.
   show(findings, doc) {
-    if (doc !== this.view.state.doc) return // newer ones are on their way
+    if (doc !== this.view.state.doc) return // newer findings will follow
     this.findings = findings
     this.checked = doc
     this.view.dispatch(setDiagnostics(this.view.state, findings.map((f) => ({
@@ -147,6 +148,6 @@ export class Output {
       changes: {from: 0, to: this.view.state.doc.length, insert: text},
       effects: this.#language.reconfigure(languages[language] ?? []),
     })
-    this.view.requestMeasure() // it may have been hidden
+    this.view.requestMeasure() // the element may have been hidden
   }
 }

@@ -1,5 +1,5 @@
-// An Engine asks a worker, one request at a time, and ends it if an answer takes too
-// long: a text from a link may be made to waste time.
+// An Engine sends requests to a worker, one at a time. It terminates the worker if an answer
+// takes too long, since a text from a link may be designed to waste time.
 
 export const limit = 10_000 // ms for an answer
 
@@ -18,8 +18,8 @@ export class Engine {
     this.#start()
   }
 
-  // ask returns the response to a request. A newer request for the same slot takes the
-  // place of one that has not begun, whose promise then never settles.
+  // ask returns the response to a request. A newer request for the same slot replaces a
+  // pending one, whose promise then never settles.
   ask(slot, request) {
     return new Promise((resolve, reject) => {
       this.#waiting.delete(slot)
@@ -62,7 +62,7 @@ export class Engine {
     if (job) how(job)
   }
 
-  // fail ends the worker. The next request starts another one.
+  // fail terminates the worker. The next request starts another one.
   #fail(err) {
     this.#worker.terminate()
     this.#settle((job) => job.reject(err))

@@ -1,6 +1,6 @@
 // A link carries the input in its fragment, which browsers do not send: "1." and the
-// deflated JSON in base64url. Whoever made a link may be hostile: what is read from one
-// is text of limited length, or one of the values of the page.
+// deflated JSON in base64url. A link may be hostile: its strings have limited length, and
+// its choices are checked against those of the page.
 
 export const maxText = 1 << 20 // UTF-16 code units of all texts
 const maxLink = 2 << 20
@@ -13,7 +13,7 @@ export async function encode(state) {
   return "1." + btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")
 }
 
-// decode returns the strings of a link, by name, or throws an Error.
+// decode returns the strings of a link by name, or throws an Error.
 export async function decode(fragment) {
   const match = /^1\.([A-Za-z0-9_-]+)$/.exec(fragment)
   if (!match || fragment.length > maxLink) throw new Error("This is not a link of this page.")
@@ -46,7 +46,7 @@ class TooLarge extends Error {
   }
 }
 
-// inflate stops at the limit: a small link can hold a large text.
+// inflate stops at the limit, since a small link can hold a large text.
 async function inflate(packed) {
   const reader = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw")).getReader()
   const decoder = new TextDecoder()

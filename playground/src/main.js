@@ -19,7 +19,7 @@ const examples = {
   "servers": {policy: servers},
 }
 
-// The tabs, by the view that they ask for.
+// The tabs, by the view that they request.
 const tabs = {
   c: "C",
   go: "Go",
@@ -42,10 +42,10 @@ const policy = new TextEditor($("policy"), "Policy", changed)
 const fragment = new TextEditor($("fragment"), "Fragment", changed)
 const output = new Output($("output"))
 const maxShown = 200 // findings in the list
-const longestLink = 64 << 10 // that is written to the address bar
+const longestLink = 64 << 10 // written to the address bar
 let view = "c"
 let pending = 0
-let lws = "" // the version that is wanted; "" means the latest
+let lws = "" // requested version; "" means the latest
 
 function request(what) {
   return {view: what, policy: policy.text, fragment: fragment.text, lws}
@@ -56,7 +56,7 @@ function changed() {
   pending = setTimeout(check, 150)
 }
 
-// check asks for the findings, and then for what the tab shows.
+// check requests the findings, and then the view of the tab.
 async function check() {
   clearTimeout(pending)
   saveLink()
@@ -131,7 +131,7 @@ function rule(name) {
   return e
 }
 
-// The functions that show the answers of the views. What they do not show is hidden.
+// The functions that show the answers of the views. Other elements are hidden.
 const shown = {
   c: ({text}) => showText(text, "c"),
   go: ({text}) => showText(text, "go"),
@@ -146,7 +146,7 @@ const shown = {
   },
 }
 
-// show shows what the tab is about.
+// show shows the view of the tab.
 async function show() {
   const of = view
   let answer
@@ -188,7 +188,7 @@ function showTable([head, ...rows], className = "") {
   $("table").replaceChildren(table)
 }
 
-// Images do not run scripts, whatever a picture may hold.
+// An image does not run scripts in the picture.
 function showPictures({pictures = [], text}) {
   for (const img of $("pictures").querySelectorAll("img")) URL.revokeObjectURL(img.src)
   $("pictures").hidden = pictures.length === 0
@@ -268,7 +268,7 @@ function load({policy: text, fragment: other = "", lws: version = "", view: name
   check()
 }
 
-// showVersion selects the version that is wanted, or else the latest.
+// showVersion selects the requested version, or the latest.
 function showVersion() {
   const options = [...$("lws").options]
   if (options.length === 0) return // not known yet
@@ -288,7 +288,7 @@ function notify(text) {
   $("notice").textContent = text
 }
 
-// rewrite replaces the policy by what a view makes of it.
+// rewrite replaces the policy with the result of a view.
 async function rewrite(name) {
   const before = policy.text
   try {

@@ -1,4 +1,4 @@
-// Runs package playground. The page ends this worker if it takes too long.
+// Runs package playground. The page terminates this worker if it takes too long.
 import "wasm_exec"
 
 self.sspolicyReady = () => postMessage({ready: true})

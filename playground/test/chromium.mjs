@@ -1,4 +1,4 @@
-// Runs chromium on a folder that is served as a static host does.
+// Runs chromium on a folder served as by a static host.
 import assert from "node:assert/strict"
 import {existsSync, mkdirSync} from "node:fs"
 import {dirname, join, resolve} from "node:path"
@@ -23,8 +23,8 @@ after(async () => {
   await server?.close()
 })
 
-// load opens a page, and fails the test if the page logs an error or asks for anything from
-// elsewhere.
+// load opens a page. It fails the test if the page logs an error or requests anything from
+// another host.
 export async function load(t, path, options = {}) {
   const context = await browser.newContext({viewport: {width: 1280, height: 800}, ...options})
   const page = await context.newPage()

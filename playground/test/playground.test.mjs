@@ -1,4 +1,4 @@
-// The page in chromium. It needs a built page: make playground-test.
+// Tests the built page in chromium: make playground-test.
 import assert from "node:assert/strict"
 import {test} from "node:test"
 import {deflateRawSync} from "node:zlib"

@@ -1,4 +1,4 @@
-// Serves a folder as any static host does, without compression or special headers.
+// Serves a folder like a static host, without compression or special headers.
 import {createReadStream, existsSync, statSync} from "node:fs"
 import {createServer} from "node:http"
 import {extname, join, normalize} from "node:path"

@@ -1,4 +1,4 @@
-// The documentation in chromium.
+// Tests the documentation in chromium.
 import assert from "node:assert/strict"
 import {test} from "node:test"
 import {load, shoot} from "./chromium.mjs"

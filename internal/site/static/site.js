@@ -1,4 +1,4 @@
-// Search: sections that have all words, or words that begin with them, best first.
+// Search: finds sections with all words, or words that begin with them, best first.
 "use strict"
 
 const root = document.documentElement.dataset.root
@@ -15,7 +15,7 @@ async function load() {
   return (await file.json()).map((s) => ({...s, low: [s.title, s.head, s.text].map((t) => t.toLowerCase())}))
 }
 
-// score returns how well a section fits, 0 if it lacks a word.
+// score rates a section, with 0 if it lacks a word.
 function score({low: [title, head, text]}, words) {
   let sum = 0
   for (const word of words) {
