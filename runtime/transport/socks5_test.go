@@ -111,7 +111,7 @@ func script(t *testing.T, login *login, answers ...string) error {
 		}
 	}()
 	p := &Proxy{address: "proxy:1", login: login}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return p.connect(ctx, here, "h:1")
 }

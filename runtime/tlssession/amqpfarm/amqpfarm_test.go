@@ -19,6 +19,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/secure-streams/sspolicy/internal/testfarm"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/runtime/tlssession/amqpfarm"
 	"github.com/secure-streams/sspolicy/runtime/tlssession/farm"
 )
@@ -29,13 +30,7 @@ func TestMain(m *testing.M) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
+	return fmt.Sprint(testserver.FreePort(t).Port())
 }
 
 // startRabbit starts a broker on loopback until the end of the test, and returns its
@@ -70,7 +65,7 @@ func startRabbit(t *testing.T) string {
 		exec.Command("epmd", "-port", epmd, "-kill").Run()
 	})
 	addr := "127.0.0.1:" + port
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		c, err := amqp.Dial("amqp://" + addr)
 		if err == nil {
 			c.Close()

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/secure-streams/sspolicy/internal/testfarm"
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/runtime/tlssession/farm"
 	"github.com/secure-streams/sspolicy/runtime/tlssession/redisfarm"
 )
@@ -46,7 +47,7 @@ func startRedis(t *testing.T, addr string) (kill func()) {
 	}
 	c := newClient(addr)
 	defer c.Close()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if err := c.Ping(t.Context()).Err(); err == nil {
 			break
 		} else if time.Now().After(end) {
@@ -61,12 +62,7 @@ func startRedis(t *testing.T, addr string) (kill func()) {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return testserver.FreePort(t).String()
 }
 
 // TestA13Redis checks that two processes share sessions through a Redis that is
