@@ -218,7 +218,7 @@ func relative(file string) string {
 }
 
 // isPolicy reports whether a file looks like a policy, or is a fragment according
-// to its configuration and not a file of tests. A file that cannot be opened counts as a
+// to its configuration and not a test file. A file that cannot be opened counts as a
 // policy, so that its reader reports the error.
 func (f *fileFlags) isPolicy(file string, c *config.Config) bool {
 	if _, _, fragment := c.Fragment(file); fragment && !isTests(file, c) {

@@ -26,12 +26,12 @@ type testCmd struct {
 	JUnit string   `name:"junit" placeholder:"FILE" help:"Write the outcomes as JUnit XML to this file too."`
 	Write bool     `help:"Update the files with what the streams do. A test without expectations gets all of them."`
 	Hurry int      `default:"100" placeholder:"N" help:"Divide the times of tests under faults by N. Timeouts are not reduced below 1 s (${default})."`
-	Files []string `arg:"" name:"file" help:"Files of tests, and folders to search for them: *.test.json files, and other JSON files with a policy and tests, without those that .gitignore files or the configuration exclude."`
+	Files []string `arg:"" name:"file" help:"Test files, and folders to search for them: *.test.json files, and other JSON files with a policy and tests, without those that .gitignore files or the configuration exclude."`
 }
 
 // Help returns the description for "sspolicy test --help".
 func (testCmd) Help() string {
-	return "A file of tests names a policy and says what its streams do: where they connect to, the request, the waits before retries, the states under a fault. Streams run in this process and connect to servers in it. Exits with 1 if a test fails."
+	return "A test file names a policy and says what its streams do: where they connect to, the request, the waits before retries, the states under a fault. Streams run in this process and connect to servers in it. Exits with 1 if a test fails."
 }
 
 // Validate checks the flags.
@@ -91,7 +91,7 @@ type testReport struct {
 func (c *testCmd) Run(p *program) error {
 	interrupt, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	targets, err := (&search{program: p, flags: &fileFlags{Files: c.Files}, what: "files of tests", wants: isTests}).run()
+	targets, err := (&search{program: p, flags: &fileFlags{Files: c.Files}, what: "test files", wants: isTests}).run()
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (c *testCmd) Run(p *program) error {
 	return nil
 }
 
-// assembleTest replaces a fragment that a file of tests names as its policy by the base
+// assembleTest replaces a fragment that a test file names as its policy by the base
 // and the fragment. It leaves a policy that it cannot read to the run, which reports it.
 func (p *program) assembleTest(f *policytest.File) error {
 	d, err := readBase(f.Policy)
@@ -164,7 +164,7 @@ func (p *program) assembleTest(f *policytest.File) error {
 	return err
 }
 
-// isTests reports whether a file is a file of tests, by its name or content.
+// isTests reports whether a file is a test file, by its name or content.
 func isTests(file string, _ *config.Config) bool {
 	if strings.HasSuffix(file, config.TestSuffix) {
 		return true

@@ -24,7 +24,7 @@ import (
 // Name is the file name of a configuration.
 const Name = ".sspolicy.json"
 
-// TestSuffix ends the names of files of tests.
+// TestSuffix ends the names of test files.
 const TestSuffix = ".test.json"
 
 // Rule is the rule that the diagnostics of this package name.
@@ -339,7 +339,7 @@ func (r *reader) fragments(v *schema.Value, dir string) {
 // Fragment reports whether a file is a fragment. If so, it returns the policy that
 // it is for, which is "" for any policy, and the position of that setting. If
 // several settings match, the last counts. A policy is never a fragment for itself, and a
-// file of tests never a fragment.
+// test file never a fragment.
 func (c *Config) Fragment(file string) (base string, at schema.Span, ok bool) {
 	if !mayBeFragment(file) {
 		return "", schema.Span{}, false

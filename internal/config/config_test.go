@@ -292,7 +292,7 @@ func TestLinkedBase(t *testing.T) {
 	}
 }
 
-// TestUnmatched checks which patterns have no fragment, and that files of tests,
+// TestUnmatched checks which patterns have no fragment, and that test files,
 // configurations and standard input are no fragments.
 func TestUnmatched(t *testing.T) {
 	dir := t.TempDir()

@@ -14,7 +14,7 @@ import (
 // Rule is the rule that the diagnostics of this package name.
 const Rule = "test"
 
-// JSONSchema is the JSON Schema (draft 2020-12) of a file of tests.
+// JSONSchema is the JSON Schema (draft 2020-12) of a test file.
 //
 //go:embed policytest.schema.json
 var JSONSchema string
@@ -67,7 +67,7 @@ func Parse(file string, text []byte) (*File, []schema.Diagnostic) {
 		return name
 	}
 	if isPolicy(&d.Root) {
-		r.Errorf(d.Root.Span.First(), `this is a policy, not a file of tests: pass a file such as {"policy": %s, "tests": [{"stream": "NAME"}]}; --write fills in what streams do`, schema.QuoteName(filepath.Base(file)))
+		r.Errorf(d.Root.Span.First(), `this is a policy, not a test file: pass a file such as {"policy": %s, "tests": [{"stream": "NAME"}]}; --write fills in what streams do`, schema.QuoteName(filepath.Base(file)))
 		return f, r.Found
 	}
 	r.Object(&d.Root, map[string]func(*schema.Value){

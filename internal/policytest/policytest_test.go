@@ -252,7 +252,7 @@ func TestParse(t *testing.T) {
 		{`{"policy": "p.json", "tests": [{"stream": "a", "expect": {"tls": 1}}]}`, `1:66 want a boolean, got a number`, false},
 		{`{"policy": "p.json", "tests": [{"stream": "a", "expect": {"retry": "1s"}}]}`, `1:68 want an array, got a string`, false},
 		{`{"policy": "p.json", "tests": [{"stream": "a", "expect": {"headers": {"a": 1}}}]}`, `1:76 want a string, got a number`, false},
-		{`{"release": "1", "s": [{"a": {}}]}`, `1:1 this is a policy, not a file of tests: pass a file such as {"policy": "t.json", "tests"`, false},
+		{`{"release": "1", "s": [{"a": {}}]}`, `1:1 this is a policy, not a test file: pass a file such as {"policy": "t.json", "tests"`, false},
 		{`{"policy": "p.json", "tests": [`, `1:31 not JSON`, true},
 	} {
 		_, wrong := Parse("t.json", []byte(test.text))
