@@ -66,7 +66,7 @@ as well as its own (4.2 to 5.0, ss-h1.c and sign.c).`,
 // sigV4 is the type of auth scheme that signs requests for AWS.
 const sigV4 = "sigv4"
 
-// letter drops what is neither a letter nor a digit.
+// letter drops all characters except letters and digits; it is for strings.Map.
 func letter(r rune) rune {
 	if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
 		return r

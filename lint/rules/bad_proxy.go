@@ -40,8 +40,8 @@ sspolicy run uses it.`,
 	},
 }
 
-// checkProxy reports a proxy that cannot be used; if it is that of the policy,
-// also one that lws cannot use.
+// checkProxy reports an unusable proxy. For the policy's proxy, that includes one that only
+// lws cannot use.
 func checkProxy(p *lint.Pass, v *schema.Value, lws bool) {
 	text := v.Text()
 	if v.Kind != schema.String || text == "" || len(text) > schema.MaxString {
@@ -58,7 +58,7 @@ func checkProxy(p *lint.Pass, v *schema.Value, lws bool) {
 		if _, address, found := strings.Cut(text, "://"); found {
 			if _, err := policy.ParseProxy(address); err == nil {
 				write(g, v, address)
-				g.Fixes[0].Message = "remove the scheme" // the text may hold a password
+				g.Fixes[0].Message = "remove the scheme" // the text may contain a password
 			}
 		}
 	case lws && strings.HasPrefix(proxy.Address, "["):

@@ -40,8 +40,8 @@ empty filter. It sends topics unchecked, and a broker closes the connection (4.3
 	},
 }
 
-// wrongTopic says what is wrong with a topic or filter. It accepts a
-// topic that could be right for some value of ${name}.
+// wrongTopic returns the mistake in a topic or filter. It accepts a topic that is valid for
+// some value of ${name}.
 func wrongTopic(topic string, filter, aws bool) string {
 	symbol := strings.Contains(topic, "${")
 	switch {

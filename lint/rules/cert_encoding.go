@@ -30,7 +30,7 @@ and 4.1.6 to 4.3.10 append a byte to the certificate if white space follows the 
 				p.Reportf(d.Value.Span, "%s: %s is a placeholder: check the policy in which it is filled in", d, schema.QuoteName(unfilled))
 			} else if der := pemText(d.Value.Text()); der != "" {
 				g := p.Reportf(d.Value.Span, "%s is PEM: remove its first and last line, and the line breaks", d)
-				if !strings.Contains(d.Value.Text(), "PRIVATE KEY") { // which no output should repeat
+				if !strings.Contains(d.Value.Text(), "PRIVATE KEY") { // output must not repeat a private key
 					g.Fixes = []schema.Fix{{
 						Message: "write the base64 alone",
 						Edits:   []schema.Edit{{Span: d.Value.Span, NewText: schema.Quote(der)}},

@@ -31,7 +31,7 @@ user and password in an endpoint: the connection fails (4.1.6 to 5.0.0).`,
                   "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
 		text := p.Policy.Document.Source.Text
-		walk := false // nearly all policies need not be searched
+		walk := false // most policies need no search
 		for _, t := range tokens {
 			walk = walk || strings.Contains(text, t.mark)
 		}
@@ -39,8 +39,8 @@ user and password in an endpoint: the connection fails (4.1.6 to 5.0.0).`,
 	},
 }
 
-// tokens are the secrets that show what they are. A mark is a part of each, so
-// that the search for the rest can be spared.
+// tokens are secrets with a recognizable form. A text without the mark of a token does not
+// contain it, which avoids most uses of the regular expressions.
 var tokens = []struct {
 	what, mark string
 	form       *regexp.Regexp
@@ -64,14 +64,14 @@ var tokens = []struct {
 var (
 	github   = regexp.MustCompile(`\bgh[pousr]_[A-Za-z0-9]{36,}\b`)
 	userinfo = regexp.MustCompile(`^(?:[a-z0-9+.-]+://)?[^/@:]*:([^/@]+)@`)
-	// An argument whose name says that it is a secret. A symbol is replaced later.
+	// An argument whose name denotes a secret. A symbol is replaced later.
 	argument  = regexp.MustCompile(`(?i)[?&](?:password|passwd|api_?key|access_token|client_secret)=([^&#${}]{4,})`)
 	preamble  = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_-]*)\s+(\S{8,})\s*$`)
 	withDigit = regexp.MustCompile(`[A-Za-z].*[0-9]|[0-9].*[A-Za-z]`)
 )
 
-// secrets looks for secrets in a value, of the key that is given. Without walk,
-// only the keys matter that may hold one which does not show what it is.
+// secrets searches a value of the given key for secrets. Without walk it checks only the
+// keys whose secrets need no recognizable form.
 func secrets(p *lint.Pass, v *schema.Value, key string, walk bool) {
 	for _, m := range v.Members() {
 		secrets(p, &m.Value, m.Key, walk)

@@ -55,7 +55,7 @@ func parseEndpoint(s string) endpoint {
 	if len(s) > schema.MaxString {
 		return endpoint{}
 	}
-	for _, sym := range symbols(s) { // of which only the length matters
+	for _, sym := range symbols(s) { // only the length matters
 		s = s[:sym.start] + strings.Repeat("x", sym.end-sym.start) + s[sym.end:]
 	}
 	if !strings.Contains(s, ":") || strings.HasPrefix(s, "+") || strings.HasPrefix(s, "file://") || strings.HasPrefix(s, "::") {
@@ -77,7 +77,7 @@ func parseEndpoint(s string) endpoint {
 	if i := strings.IndexByte(e.host, '/'); i >= 0 {
 		e.host, e.path = e.host[:i], e.host[i+1:]
 	}
-	e.host = e.host[strings.LastIndexByte(e.host, '@')+1:] // which lws does not understand: see embedded-secret
+	e.host = e.host[strings.LastIndexByte(e.host, '@')+1:] // lws does not interpret userinfo: see embedded-secret
 	if i := strings.LastIndexByte(e.host, ':'); i > strings.LastIndexByte(e.host, ']') {
 		e.host, e.port = e.host[:i], e.host[i+1:]
 	}

@@ -1,7 +1,7 @@
 package rules
 
-// The certificates and keys of the examples. They are made up, valid from 2020
-// to 2099 unless their name says something else, and secure nothing.
+// The certificates and keys of the examples. They protect nothing, and are valid from 2020
+// to 2099 unless their name says otherwise.
 const (
 	// exampleRoot is a root.
 	exampleRoot = "MIIBbjCCAROgAwIBAgIBATAKBggqhkjOPQQDAjAdMRswGQYDVQQDExJzc3BvbGljeSB0ZXN0IHJvb3QwIBcNMjAwMTAxMDAwMDAwWhgPMjA5OTEyMzEwMDAwMDBaMB0xGzAZBgNVBAMTEnNzcG9saWN5IHRlc3Qgcm9vdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNDAbY8ZpGvtck9zTfi45gEcVkoveW3Sc7Rp7azwwUSYvrP1EQcl2DG/DlKz5FR+hlxI0giDrcDh41Yb85SkrvejQjBAMA4GA1UdDwEB/wQEAwICBDAPBgNVHRMBAf8EBTADAQH/MB0GA1UdDgQWBBQSGdFnaM1aYsO3HHqWSSP3ZWiMvTAKBggqhkjOPQQDAgNJADBGAiEAl/Vz1wx/YXKOD4VbfVcjxNe733+21PE5ww4gXqtzE24CIQD621v/KNpM3CmFiK5AaLfSRb9/AEBHU007l1QgzzMUag=="

@@ -17,14 +17,14 @@ import (
 // streams returns the streamtypes of the policy.
 func streams(p *lint.Pass) []*schema.Definition { return p.Policy.Section(schema.Streams) }
 
-// resolution returns the definitions that lws takes for references.
+// resolution returns the definitions that lws uses for references.
 var resolution = lint.Memo(func(p *lint.Pass) *schema.Resolution { return p.Policy.Resolve() })
 
-// A nameSet is a set of names, which are few in nearly all policies. The zero value
-// is ready to use.
+// A nameSet is a set of names, which is small in nearly all policies. The zero value is
+// ready to use.
 type nameSet struct {
 	few  []string
-	many map[string]bool // all of them, if they are not few
+	many map[string]bool // all names, if there are many
 }
 
 func (s *nameSet) add(name string) {
@@ -53,7 +53,7 @@ func (s *nameSet) has(name string) bool {
 // reset empties the set.
 func (s *nameSet) reset() { s.few, s.many = s.few[:0], nil }
 
-// rarities are scalars that few policies have, and some rules check.
+// rarities are unusual scalars that some rules check.
 type rarities struct {
 	escaped []scalar // strings with \u escapes, keys included
 	long    []scalar // numbers of more than 20 characters
@@ -100,9 +100,9 @@ func eachScalar(v *schema.Value, f func(scalar)) {
 // A credential is an entry of the certs section: a certificate or a private key.
 type credential struct {
 	der   []byte
-	cert  *x509.Certificate // nil if it is not one, or cannot be parsed here
+	cert  *x509.Certificate // nil if it is not a certificate, or cannot be parsed
 	isKey bool
-	key   crypto.PublicKey // of a private key; nil if it can't be read here
+	key   crypto.PublicKey // of a private key; nil if it cannot be read
 	rest  []byte           // bytes after it in der
 	err   error            // why it is neither a certificate nor a key
 	loose bool             // lws may accept it
@@ -272,11 +272,11 @@ func certs(p *lint.Pass, f func(d *schema.Definition, c *credential, u *use)) {
 	}
 }
 
-// largestStack is how many certificates lws takes into a trust store.
+// largestStack is the maximum number of certificates that lws reads into a trust store.
 const largestStack = 6
 
-// stacked returns the certificates that lws takes into the trust stores that
-// streamtypes use.
+// stacked returns the certificates that lws reads into the trust stores that streamtypes
+// use.
 var stacked = lint.Memo(func(p *lint.Pass) map[*schema.Definition][]*schema.Definition {
 	stacks := map[*schema.Definition][]*schema.Definition{}
 	used := uses(p)
@@ -310,8 +310,8 @@ func nearest(p *lint.Pass, s schema.Section, name string) string {
 	return schema.Nearest(name, names)
 }
 
-// inside returns the span of a part of a string, from one byte of its text to
-// another, or of all of it if escapes hide where that is.
+// inside returns the span of the bytes from start to end of a string's text. If escapes
+// hide their positions, it returns the span of the whole string.
 func inside(v *schema.Value, start, end int) schema.Span {
 	if v.Kind != schema.String || strings.IndexByte(v.Raw(), '\\') >= 0 {
 		return v.Span

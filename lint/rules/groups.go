@@ -7,8 +7,7 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// strictTLS is the group of rules for products that must trust nobody but their
-// own servers.
+// strictTLS is the group of rules for products that must trust only their own servers.
 const strictTLS = "strict-tls"
 
 var noTrustStore = &lint.Rule{
@@ -68,7 +67,7 @@ var clientCertWithoutTLS = &lint.Rule{
 	},
 }
 
-// style is the group of rules about how a policy is kept.
+// style is the group of rules about the maintenance of a policy.
 const style = "style"
 
 var noRelease = &lint.Rule{

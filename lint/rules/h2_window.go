@@ -21,7 +21,7 @@ the same code). With the option, the request is answered.`,
 	Good: `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "s": [ { "a": { "endpoint": "example.com", "port": 443, "tls": true, "protocol": "h1", "http_method": "GET", "http_url": "index.html", "opportunistic": true, "retry": "default" } } ] }`,
 	Check: func(p *lint.Pass) {
-		var g *schema.Diagnostic // one a policy
+		var g *schema.Diagnostic // one per policy
 		for _, d := range clients(p) {
 			switch s := d.Get("protocol"); {
 			case s == nil || !overH2(d):

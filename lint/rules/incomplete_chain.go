@@ -40,7 +40,7 @@ as lws 4.1.6 to 5.0.0 use it).`,
 			found := false
 			for _, other := range stacks[r.From] {
 				o := credentialOf(p, other)
-				found = found || o != nil && (o.cert == nil || issued(o.cert, c.cert)) // one that can't be read may be it
+				found = found || o != nil && (o.cert == nil || issued(o.cert, c.cert)) // an unreadable one may be the issuer
 			}
 			if !found {
 				p.Reportf(r.Span, "%s is issued by %s, which is not in %s", d, schema.QuoteName(c.cert.Issuer.String()), r.From)

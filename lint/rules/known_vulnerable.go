@@ -31,7 +31,7 @@ lws have the flaw.`,
 			if affected == "" {
 				continue
 			}
-			var g *schema.Diagnostic // one a flaw
+			var g *schema.Diagnostic // one per flaw
 			for _, d := range streams(p) {
 				switch {
 				case unclear(d) || !f.uses(d):
@@ -48,7 +48,7 @@ lws have the flaw.`,
 	},
 }
 
-// A flaw is one of lws that a peer can use.
+// A flaw is a vulnerability of lws that a peer can exploit.
 type flaw struct {
 	what   string
 	commit string   // of the fix in the newest line
@@ -70,7 +70,7 @@ func (f *flaw) in(v schema.Version) bool {
 
 func (f *flaw) releases() string { return strings.Join(f.fixed, ", ") }
 
-// flaws are the ones that concern streams of a policy.
+// flaws are the vulnerabilities that affect streams of a policy.
 var flaws = []flaw{
 	{"a broker can make lws loop without end by a packet of MQTT", "a06bb13e0", []string{"4.4.5", "4.5.8", "5.0.0"}, "", speaks("mqtt")},
 	{"a broker can corrupt the connection with a PUBLISH packet that is too short", "a6629f9f2", []string{"5.0.0"}, "", speaks("mqtt")},
@@ -115,7 +115,7 @@ func upgrades(d *schema.Definition) bool {
 	return d.Bool("server") && (d.Protocol() == "ws" || d.Protocol() == "h1" && d.Get("ws_subprotocol") != nil)
 }
 
-// proxied reports whether a streamtype is made for the proxy of lws.
+// proxied reports whether a streamtype is for the proxy of lws.
 func proxied(d *schema.Definition) bool {
 	return slices.ContainsFunc(d.Settings, func(s *schema.Setting) bool {
 		return s.Key != nil && (strings.HasPrefix(s.Key.Name, "proxy_buflen") || strings.HasPrefix(s.Key.Name, "client_buflen"))

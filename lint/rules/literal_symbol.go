@@ -73,7 +73,7 @@ call of lws_strexp_expand).`,
 	},
 }
 
-// nearSymbol is what other programs write for ${name}.
+// nearSymbol matches the syntax of other programs for ${name}.
 var nearSymbol = regexp.MustCompile(`\$\(([^()]+)\)|\$([A-Za-z_][A-Za-z0-9_]*)|\{([^{}$]+)\}|%([^%]+)%`)
 
 func role(d *schema.Definition) string {

@@ -59,7 +59,7 @@ and the statuses of http_resp_map if it is over 107 (4.1.6 to 5.0.0; http_resp_m
 	},
 }
 
-// longestStream has the longest name of a streamtype with a list.
+// longestStream is the longest name of a streamtype with a list.
 var longestStream = map[string]int{"metadata": 112, "http_resp_map": 107}
 
 // longestPath is the longest path to a key, or to one whose value is an array.

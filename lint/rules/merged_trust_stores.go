@@ -21,7 +21,7 @@ the same code). With mbedTLS each store has its own.`,
 	Good: mergedExample(`"other", "root"`),
 	Check: func(p *lint.Pass) {
 		stacks := map[*schema.Definition][]*schema.Reference{}
-		var stores []*schema.Definition // that clients use, in order
+		var stores []*schema.Definition // used by clients, in order
 		known := map[*schema.Definition]map[string]bool{}
 		defs, uses := resolution(p).Definition, uses(p)
 		for _, r := range p.Policy.References {
@@ -55,7 +55,7 @@ the same code). With mbedTLS each store has its own.`,
 			g := p.Reportf(start.Span, "%s begins with the same certificate as %s: built with OpenSSL, lws lets the streams of both trust the certificates of both",
 				s, other)
 			g.Related = []schema.Related{{Span: stacks[other][0].Span, Message: other.String() + " begins here"}}
-			// The certificates of either store may begin with another one.
+			// Either store can begin with another of its certificates.
 			for _, stack := range [][]*schema.Reference{stacks[s], stacks[other]} {
 				for _, r := range stack {
 					if first[der(r)] == nil && g.Fixes == nil {
@@ -69,8 +69,7 @@ the same code). With mbedTLS each store has its own.`,
 	},
 }
 
-// mergedExample returns a policy with two trust stores, the second of which has this
-// stack.
+// mergedExample returns a policy with two trust stores, the second with this stack.
 func mergedExample(stack string) string {
 	return `{ "retry": [ { "default": { "backoff": [ 1000 ] } } ],
   "certs": [ { "root": "` + exampleRoot + `" }, { "other": "` + exampleRoot2 + `" } ],

@@ -43,7 +43,7 @@ compiler (policy2c of 5.0.0).`,
 	},
 }
 
-// unescaped returns what a string has that C takes for something else.
+// unescaped describes the first part of a string that C interprets, or returns "".
 func unescaped(s string) string {
 	for i, r := range s {
 		switch {

@@ -69,7 +69,7 @@ of 64 bytes or more overflows a buffer (policy2c of 5.0.0).`,
 	},
 }
 
-// cSymbol returns what policy2c makes of a name.
+// cSymbol returns the symbol that policy2c derives from a name.
 func cSymbol(name string) string {
 	var b strings.Builder
 	for i := range len(name) {

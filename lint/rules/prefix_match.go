@@ -51,14 +51,14 @@ store only up to the length of the reference (4.1.6 to 5.0.0).`,
 	},
 }
 
-// A place is where an entry of a section stands in its array.
+// A place is the position of an entry in the array of its section.
 type place struct {
 	array *schema.Array
 	i     int
 }
 
-// places returns where the entries stand that are alone in their object, by the
-// span of their name.
+// places returns the places of the entries that are alone in their object, by the span of
+// their name.
 var places = lint.Memo(func(p *lint.Pass) map[schema.Span]place {
 	places := map[schema.Span]place{}
 	for _, m := range p.Policy.Document.Root.Members() {
@@ -80,8 +80,8 @@ var places = lint.Memo(func(p *lint.Pass) map[schema.Span]place {
 	return places
 })
 
-// moveAfter returns the edits that put an entry behind a later one of its array.
-// There are none if the two are not in one array or a comment would be lost.
+// moveAfter returns the edits that move an entry after a later one of its array. It returns
+// none if the two are not in one array or a comment would be lost.
 func moveAfter(places map[schema.Span]place, d, later *schema.Definition) []schema.Edit {
 	from, ok1 := places[d.NameSpan]
 	to, ok2 := places[later.NameSpan]

@@ -30,8 +30,8 @@ secret, or let the program create the vhost with its key, and bind the server to
 				g := p.Reportf(d.NameSpan, "%s is the private key of %s: treat the policy as a secret", d, u.key)
 				g.Severity = schema.Info
 			}
-			// A key that is used as something else, or with a certificate that it does
-			// not fit, is an error of its own.
+			// A key with another use, or with a certificate that it does not match, has its
+			// own error.
 		}
 	},
 }

@@ -58,8 +58,8 @@ a part of a topic or URL.`,
 	},
 }
 
-// confining returns the keys of a streamtype in whose value an item cannot reach beyond
-// its place, unless it is raw.
+// confining returns the keys of a streamtype in whose values an item cannot affect more
+// than its place, unless it is raw.
 func confining(s *schema.Definition, items []policy.Metadata, item int) []string {
 	if s.Bool("server") {
 		return nil

@@ -7,19 +7,17 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// sectionOrder is an order of sections in which whatever is used has been
-// defined before.
+// sectionOrder is an order of sections in which every definition precedes its uses.
 var sectionOrder = []schema.Section{
 	schema.Retry, schema.Certs, schema.TrustStores, schema.Auth, schema.Metrics, schema.Streams,
 }
 
-// reorder returns the edits that bring the sections of a policy into
-// sectionOrder. Everything else at the top stays in its place. A section takes
-// the comments with it that stand on lines of their own above it. If there is a
-// comment behind one, on its last line, there are no edits: it would end up
-// behind another one.
+// reorder returns the edits that bring the sections of a policy into sectionOrder. Other
+// members at the top keep their places. A section moves together with the comments on their
+// own lines above it. If a comment follows a section on its last line, there are no edits,
+// since the comment would end up after another section.
 func reorder(d *schema.Document) []schema.Edit {
-	var places []*schema.Member // where the sections stand
+	var places []*schema.Member // places of the sections
 	for _, m := range d.Root.Members() {
 		if slices.Contains(sectionOrder, schema.Section(m.Key)) {
 			if m.Name.Span.Source != d.Source || m.Value.Span.Source != d.Source {
@@ -53,7 +51,7 @@ func reorder(d *schema.Document) []schema.Edit {
 	return edits
 }
 
-// withComments returns the range of a member, from the comments above it on.
+// withComments returns the range of a member, including the comments above it.
 func withComments(m *schema.Member) schema.Span {
 	s := m.Span()
 	if line := strings.IndexByte(m.Name.Before, '\n'); line >= 0 {

@@ -27,7 +27,7 @@ returns to its start never ends.`,
 		next := map[*schema.Definition]*schema.Reference{}
 		for _, r := range p.Policy.References {
 			if r.Key.Name == "rideshare" {
-				next[r.From] = r // of two, the last counts
+				next[r.From] = r // the last of two counts
 			}
 		}
 		for _, loop := range loops(streams(p), next) {
@@ -45,11 +45,11 @@ returns to its start never ends.`,
 	},
 }
 
-// loops returns the cycles that the references make of the definitions, each
-// starting with the one that stands first.
+// loops returns the cycles of references between definitions. Each begins with the
+// definition that comes first.
 func loops(defs []*schema.Definition, next map[*schema.Definition]*schema.Reference) [][]*schema.Definition {
 	var found [][]*schema.Definition
-	walk := map[*schema.Definition]int{} // the walk that came by, from 1
+	walk := map[*schema.Definition]int{} // number of the walk that visited a definition, from 1
 	for i, start := range defs {
 		d := start
 		for d != nil && walk[d] == 0 {

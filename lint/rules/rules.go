@@ -1,7 +1,7 @@
-// Package rules holds the rules of lint, a file each.
+// Package rules contains the rules of lint, one per file.
 //
-// A rule is a value of [lint.Rule]: its documentation, its examples, which the
-// tests run, and the function that checks it.
+// A rule is a value of [lint.Rule]: its documentation, its examples, which the tests run,
+// and the function that checks it.
 package rules
 
 import (

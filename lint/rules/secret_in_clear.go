@@ -44,8 +44,8 @@ func encrypted(d *schema.Definition) bool {
 	return d.Bool("tls")
 }
 
-// beyondLoopback reports whether a client connects to another machine. Of a host
-// that metadata makes, that is unknown.
+// beyondLoopback reports whether a client connects to another machine. It returns false for
+// a host that depends on metadata.
 func beyondLoopback(d *schema.Definition) bool {
 	host := d.Text("endpoint")
 	if e := parseEndpoint(host); e.overrides {

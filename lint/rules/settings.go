@@ -9,8 +9,8 @@ import (
 	"github.com/secure-streams/sspolicy/schema"
 )
 
-// clients returns the streamtypes that connect to a server, except one at whose
-// end the text may be cut off.
+// clients returns the streamtypes that connect to a server, except one that may be
+// truncated.
 var clients = lint.Memo(func(p *lint.Pass) []*schema.Definition {
 	var clients []*schema.Definition
 	for _, d := range streams(p) {
@@ -21,9 +21,9 @@ var clients = lint.Memo(func(p *lint.Pass) []*schema.Definition {
 	return clients
 })
 
-// unclear reports whether a key has a wrong type that decides what a streamtype
-// is, a server or a client, with TLS or without. Findings that depend on it wait
-// until the type is right.
+// unclear reports whether a key that determines the kind of a streamtype, server or client,
+// with TLS or without, has a wrong type. Findings that depend on it wait until the type is
+// right.
 func unclear(d *schema.Definition) bool {
 	if s := d.Get("protocol"); s != nil && s.Key != nil && !slices.Contains(s.Key.Enum, s.Member.Value.Text()) && d.Get("tls") == nil {
 		if s.Key.Replacement(s.Member.Value.Text())["tls"] != nil {
@@ -36,7 +36,7 @@ func unclear(d *schema.Definition) bool {
 // http reports whether a protocol is one of HTTP without websocket.
 func http(protocol string) bool { return protocol == "h1" || protocol == "h2" || protocol == "h3" }
 
-// number returns the value of a whole number, and whether there is one.
+// number returns the value of an integer setting, and whether there is one.
 func number(d *schema.Definition, key string) (uint64, bool) {
 	if s := d.Get(key); s != nil {
 		return numeral(&s.Member.Value)
@@ -66,7 +66,7 @@ func remove(g *schema.Diagnostic, d *schema.Definition, s *schema.Setting) {
 			continue
 		}
 		fix := schema.Fix{Message: "remove " + m.Key}
-		if i+1 < len(members) && m.Comma != "" { // what follows moves to its place
+		if i+1 < len(members) && m.Comma != "" { // the next member moves to its place
 			at := m.Span()
 			at.End = m.Value.Span.End + len(m.Value.After) + len(m.Comma)
 			if next := members[i+1].Name.Span.Start; strings.TrimSpace(at.Source.Text[at.End:next]) == "" {
@@ -80,25 +80,25 @@ func remove(g *schema.Diagnostic, d *schema.Definition, s *schema.Setting) {
 	}
 }
 
-// insert adds the fix that puts a member after another one.
+// insert adds the fix that inserts a member after another one.
 func insert(g *schema.Diagnostic, after *schema.Member, member string) {
 	at := after.Value.Span
 	at.Start = at.End
 	g.Fixes = []schema.Fix{{Message: "add " + member, Edits: []schema.Edit{{Span: at, NewText: ", " + member}}, Safe: true}}
 }
 
-// suggest is write for a fix that is not safe.
+// suggest is write for an unsafe fix.
 func suggest(g *schema.Diagnostic, v *schema.Value, text string) {
 	write(g, v, text)
 	g.Fixes[0].Safe = false
 }
 
-// write adds the fix that puts a string in the place of a value.
+// write adds the fix that replaces a value with a string.
 func write(g *schema.Diagnostic, v *schema.Value, text string) {
 	g.Fixes = []schema.Fix{{Message: "write " + schema.Quote(text), Edits: []schema.Edit{{Span: v.Span, NewText: schema.Quote(text)}}, Safe: true}}
 }
 
-// before and since tell the versions of lws up to and from one on.
+// before and since select the versions of lws before a version, and from a version on.
 func before(major, minor int) func(schema.Version) bool {
 	return func(v schema.Version) bool { return v.Compare(schema.Version{Major: major, Minor: minor}) < 0 }
 }
@@ -107,20 +107,19 @@ func since(major, minor int) func(schema.Version) bool {
 	return func(v schema.Version) bool { return v.Compare(schema.Version{Major: major, Minor: minor}) >= 0 }
 }
 
-// location reports whether an endpoint says more than a host: a URL, a file, a
-// unix socket, or a name with its port.
+// location reports whether an endpoint is more than a host: a URL, a file, a unix socket,
+// or a host with a port.
 func location(endpoint string) bool {
 	return strings.HasPrefix(endpoint, "+") || strings.Contains(endpoint, ":") && !strings.HasPrefix(endpoint, "::")
 }
 
-// numeral returns the value of a whole number.
+// numeral returns the value of an integer.
 func numeral(v *schema.Value) (uint64, bool) {
 	n, err := strconv.ParseUint(v.Text(), 10, 64)
 	return n, err == nil
 }
 
-// lacks reports whether a definition has no such setting, and none that is a
-// misspelling of it.
+// lacks reports whether a definition has neither the setting nor a misspelling of it.
 func lacks(d *schema.Definition, key string) bool {
 	for _, s := range d.Settings {
 		if s.Member.Key == key || s.Key == nil && schema.Nearest(s.Member.Key, []string{key}) != "" {
@@ -130,8 +129,8 @@ func lacks(d *schema.Definition, key string) bool {
 	return true
 }
 
-// intended returns the definition that a reference is for: the one that it finds,
-// or one that stands too late to be found.
+// intended returns the definition that a reference is meant for: the one that it finds, or
+// one that is defined too late.
 func intended(r *schema.Reference) *schema.Definition {
 	if r.Target != nil {
 		return r.Target

@@ -21,7 +21,7 @@ than "/", and two to six one with the bytes of an address in place of "" (4.1.6,
 	Bad:  `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "/" } } ] }`,
 	Good: `{ "s": [ { "a": { "endpoint": "example.com", "port": 80, "protocol": "h1", "http_method": "GET", "http_url": "index.html" } } ] }`,
 	Check: func(p *lint.Pass) {
-		var first *schema.Diagnostic // of those that depend on numbers: one a file
+		var first *schema.Diagnostic // of those that depend on numbers: one per file
 		for _, d := range streams(p) {
 			for i, s := range d.Settings {
 				v := &s.Member.Value
@@ -45,9 +45,9 @@ than "/", and two to six one with the bytes of an address in place of "" (4.1.6,
 	},
 }
 
-// foldedFlags returns what a string becomes that stands in the flags which are
-// set before it (a 32-bit integer, the lowest byte first), and the first flag
-// that changes it.
+// foldedFlags checks whether lws merges text with equal bytes in the flags set before it, a
+// 32-bit integer with the lowest byte first. It returns the text after later flags have
+// been set, and the first flag that changes it.
 func foldedFlags(settings []*schema.Setting, i int, text string) (becomes, by string) {
 	var flags uint32
 	for _, s := range settings[:i] {

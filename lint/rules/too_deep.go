@@ -68,13 +68,13 @@ place, the number of arrays at the top so far, plus the open arrays, may be 5 in
 	},
 }
 
-// holdsText reports whether an object or array has a key or a string directly in
-// it, which takes one more place of the parser's stack.
+// holdsText reports whether an object or array directly contains a key or a string, which
+// takes one more entry of the parser's stack.
 func holdsText(v *schema.Value) bool {
 	return len(v.Members()) > 0 || slices.ContainsFunc(v.Elems(), func(e *schema.Element) bool { return e.Value.Kind == schema.String })
 }
 
-// into walks into an object or array inside of another one.
+// into walks into a nested object or array.
 func into(v *schema.Value, depth, arrays int, walk func(*schema.Value, int, int) bool) bool {
 	switch v.Kind {
 	case schema.ObjectKind:
@@ -85,7 +85,7 @@ func into(v *schema.Value, depth, arrays int, walk func(*schema.Value, int, int)
 	return true
 }
 
-// limits are how deep a version of lws reads.
+// limits are the nesting limits of a version of lws.
 type limits struct{ depth, arrays int }
 
 func nesting(v schema.Version) limits {

@@ -44,9 +44,9 @@ streamtype that does not exist never ends (4.1.6 to 5.0.0).`,
 	},
 }
 
-// misspelt reports whether a name is probably a misspelling of another. Names that
-// differ only in digits, such as prod1 and prod2, are not. A fix never changes
-// trust on such a guess.
+// misspelt reports whether a name is probably a misspelling of another. Names that differ
+// only in digits, such as prod1 and prod2, are not misspellings. A fix never changes trust
+// on such a guess.
 func misspelt(name, other string) bool {
 	letters := func(s string) string {
 		return strings.Map(func(r rune) rune {

@@ -45,8 +45,8 @@ first, and lws sent only the keep-alive and the will of the first (4.3.10 and 5.
 	},
 }
 
-// setting returns what lws stores for a scalar; for one that is not there, the
-// same as for 0, false or "".
+// setting returns the value that lws stores for a scalar. A missing one is the same as 0,
+// false or "".
 func setting(d *schema.Definition, key string) string {
 	switch text := d.Text(key); text {
 	case "false", "0", "null":

@@ -45,7 +45,7 @@ http_expect and http_resp_map are (4.3.10 and 5.0.0).`,
 	},
 }
 
-// unseen are the statuses that lws deals with itself.
+// unseen are the statuses that lws handles itself.
 var unseen = map[int]string{
 	301: redirect, 302: redirect, 303: redirect, 307: redirect, 308: redirect,
 	429: busy, 503: busy,

@@ -25,7 +25,7 @@ to 5.0.0).`,
 		}
 		defs := resolution(p).Definition
 		used := map[*schema.Definition]bool{}
-		misspelt := map[schema.Section]bool{} // where a reference may have been meant for anything
+		misspelt := map[schema.Section]bool{} // sections with a reference that may be meant for any definition
 		for _, r := range p.Policy.References {
 			if r.Target == nil && r.Later == nil && defs[r] == nil {
 				misspelt[r.Key.Ref] = true

@@ -25,9 +25,9 @@ sent.`,
 	Check: func(p *lint.Pass) {
 		var used nameSet
 		for _, s := range streams(p) {
-			// A server gets the arguments of the URL by their names, and so may a
-			// client with direct_proto_str the headers. What the other protocols
-			// and sinks do with theirs is up to the program.
+			// A server receives the arguments of the URL by name, and a client with
+			// direct_proto_str may receive headers by name. For other protocols and sinks,
+			// the program decides how to use metadata.
 			if s.Bool("server") || s.Bool("local_sink") || s.Bool("direct_proto_str") ||
 				!slices.Contains([]string{"h1", "h2", "h3", "ws"}, s.Protocol()) {
 				continue

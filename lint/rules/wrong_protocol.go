@@ -35,7 +35,7 @@ http on mqtt, see shared-storage.`,
 				}
 				g := p.Reportf(s.Member.Name.Span, "%s has no effect on %s: it is for %s", s.Key.Name, protocol, strings.Join(s.Key.Protocols, ", "))
 				if s.Key.Name == "direct_proto_str" && d.Bool("direct_proto_str") {
-					g.Severity = schema.Error // what the program sets would not be sent
+					g.Severity = schema.Error // the program's value would not be sent
 				}
 			}
 		}
