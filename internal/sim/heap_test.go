@@ -50,7 +50,7 @@ func total(counts map[string]int64) (n int64) {
 }
 
 // TestHeap checks that the memory of the runtime does not grow with the number of events: a
-// run with three times as many events has about as many live objects when the streams have
+// run with five times as many events has about as many live objects when the streams have
 // settled, and after the end.
 func TestHeap(t *testing.T) {
 	before := goruntime.MemProfileRate
@@ -62,7 +62,7 @@ func TestHeap(t *testing.T) {
 		}
 		t.Run(pr.name, func(t *testing.T) {
 			var settled, ended [2]map[string]int64
-			for i, minutes := range []int{1, 3} {
+			for i, minutes := range []int{1, 5} {
 				pr := *pr
 				pr.onSettled = func() { settled[i] = liveObjects() }
 				simulate(t, &pr, 1, minutes, nil)
@@ -73,7 +73,7 @@ func TestHeap(t *testing.T) {
 			}
 			for _, counts := range [][2]map[string]int64{settled, ended} {
 				if grown := total(counts[1]) - total(counts[0]); grown > maxGrown {
-					t.Errorf("%d objects more after three times as many events:\n%v\n%v", grown, counts[0], counts[1])
+					t.Errorf("%d objects more after five times as many events:\n%v\n%v", grown, counts[0], counts[1])
 				}
 			}
 			t.Logf("%d and %d objects, %d and %d after the end", total(settled[0]), total(settled[1]), total(ended[0]), total(ended[1]))
@@ -81,6 +81,6 @@ func TestHeap(t *testing.T) {
 	}
 }
 
-// maxGrown is the normal variation: streams are in other states, and pools hold other
-// objects. A run has some hundred additional events.
-const maxGrown = 60
+// maxGrown exceeds the normal variation, which is up to 70: streams are in other states,
+// and pools hold other objects. The longer run has at least 800 more calls and states.
+const maxGrown = 150

@@ -5,8 +5,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 )
+
+// chosen are the results of FreePort: no two servers of a test get the same port.
+var chosen sync.Map
 
 // FreePort returns a port of 127.0.0.1 without a listener, for a server that binds it
 // itself. The system does not assign it to another socket meanwhile: it is below the
@@ -17,8 +21,11 @@ func FreePort(t testing.TB) netip.AddrPort {
 	var err error
 	for range 1000 {
 		var ln net.Listener
-		if ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first+1))); err == nil {
-			ln.Close()
+		if ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first+1))); err != nil {
+			continue
+		}
+		ln.Close()
+		if _, again := chosen.LoadOrStore(Addr(ln), true); !again {
 			return Addr(ln)
 		}
 	}
