@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // patience limits the wait for an event that must happen.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // A client plays an editor: it holds the documents and the diagnostics that the server
 // publishes.
@@ -194,6 +194,20 @@ func (c *client) rules(uri string, want ...string) []diagnostic {
 		}
 		slices.Sort(got)
 		return slices.Equal(got, want)
+	})
+}
+
+// syntax awaits diagnostics of syntax alone. Others may have followed: those of the
+// repaired text.
+func (c *client) syntax(uri string) {
+	c.t.Helper()
+	other := func(d diagnostic) bool { return d.Code != "syntax" }
+	c.await(uri, func([]diagnostic) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return slices.ContainsFunc(c.published[uri], func(p publishDiagnosticsParams) bool {
+			return p.Version != nil && *p.Version == c.versions[uri] && len(p.Diagnostics) > 0 && !slices.ContainsFunc(p.Diagnostics, other)
+		})
 	})
 }
 

@@ -28,17 +28,17 @@ var pieces = []string{
 
 // TestSessions checks laws after random edits, openings, closings, requests and
 // cancellations: the server has the text of the client, all requests are answered, all
-// ranges are inside the text, and the findings are those of the text. LSPFUZZ is its
-// duration.
+// ranges are inside the text, and the findings are those of the text. LSPFUZZ is the
+// duration of other sessions than the usual ones, LSPSEED the number of a single one.
 func TestSessions(t *testing.T) {
-	limit := 2 * time.Second
+	limit, seed := 2*time.Second, uint64(1)
 	if text := os.Getenv("LSPFUZZ"); text != "" {
 		var err error
 		if limit, err = time.ParseDuration(text); err != nil {
 			t.Fatal(err)
 		}
+		seed = uint64(time.Now().UnixNano())
 	}
-	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("LSPSEED"); text != "" {
 		fmt.Sscan(text, &seed)
 		limit = time.Millisecond
