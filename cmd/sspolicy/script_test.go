@@ -55,6 +55,7 @@ const noRaceSleep = "atexit_sleep_ms=0"
 //	nofile FILE...                  checks that files, and pieces of them, do not exist
 //	make WHAT FILE                  creates a file that is too large, not text, or new each time
 //	snippet PAGE LANGUAGE FILE      copies the first block in LANGUAGE from a page in docs to the end of FILE
+//	tick                            waits until a file that is written is newer than all others
 //
 // In their files @PORT@ stands for the port of a TLS server on 127.0.0.1, @CA@ for
 // the certificate of its CA, and @OTHER_CA@ for that of another CA, both as in a
@@ -76,7 +77,7 @@ func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile, "interrupt": interrupt, "snippet": snippet,
+			"exits": exits, "json": jsonValue, "events": compareEvents, "nofile": noFile, "make": makeFile, "interrupt": interrupt, "snippet": snippet, "tick": tick,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CHECKOUT", checkout)
@@ -402,6 +403,34 @@ func makeFile(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("unknown file %s", args[0])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), text, 0o666))
+}
+
+// tick waits until a file that is written is newer than all files of the script: make
+// compares times, which have whole seconds on some file systems.
+func tick(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: tick")
+	}
+	var newest time.Time
+	ts.Check(filepath.WalkDir(ts.Getenv("WORK"), func(_ string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.ModTime().After(newest) {
+			newest = info.ModTime()
+		}
+		return err
+	}))
+	for file := ts.MkAbs("tick"); ; time.Sleep(time.Millisecond) {
+		ts.Check(os.WriteFile(file, nil, 0o666))
+		info, err := os.Stat(file)
+		ts.Check(err)
+		ts.Check(os.Remove(file))
+		if info.ModTime().After(newest) {
+			return
+		}
+	}
 }
 
 func snippet(ts *testscript.TestScript, neg bool, args []string) {
