@@ -17,7 +17,7 @@ import (
 // they restore the policy or at least one of the two characters.
 func TestTwoDeletions(t *testing.T) {
 	const tries = 300
-	least := map[string]int{"../fixtures/weather.json": 100, "../fixtures/station.json": 100} // correctly repaired
+	least := map[string]int{"../fixtures/weather.json": 100, "../fixtures/station.json": 100} // minimum numbers of correct repairs
 	random := rand.New(rand.NewSource(1))
 	for _, file := range slices.Sorted(maps.Keys(least)) {
 		text, err := os.ReadFile(file)

@@ -170,7 +170,7 @@ func BenchmarkIdleWS(b *testing.B) {
 			idle := goruntime.NumGoroutine()
 			collect(&before)
 			release := hold()
-			time.Sleep(100 * time.Millisecond) // for goroutines that are about to end
+			time.Sleep(100 * time.Millisecond) // until goroutines have ended
 			collect(&after)
 			bytes = float64(int64(after.HeapAlloc)-int64(before.HeapAlloc)+int64(after.StackInuse)-int64(before.StackInuse)) / n
 			stacks = float64(int64(after.StackInuse)-int64(before.StackInuse)) / n

@@ -173,7 +173,7 @@ func TestProtocolRules(t *testing.T) {
 		{optionsKey, h1(`"options":[]`), nil, []string{"error|options|every later key of streamtype"}},
 		{optionsKey, h1(`"Options":[]`), nil, nil}, // an unknown-key
 
-		{shortString, `{"s":[{"a":{"http_url":"/"}},{"b":{"http_url":"/"}}]}`, nil, []string{"info|/|bytes of a number"}}, // once a file
+		{shortString, `{"s":[{"a":{"http_url":"/"}},{"b":{"http_url":"/"}}]}`, nil, []string{"info|/|bytes of a number"}}, // once per file
 		{shortString, stream("", `"endpoint":"ee.org","http_url":"/"`), nil, []string{`info|/|bytes of a number`}},
 		{shortString, stream("", `"endpoint":"ee","http_url":"","retry":"r"`), nil, nil},
 		{shortString, stream("", `"opportunistic":true,"nailed_up":true,"urgent_tx":true,"urgent_rx":true,"long_poll":true,"http_url":"/","tls":true`), nil,
