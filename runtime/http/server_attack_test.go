@@ -3,7 +3,6 @@ package http_test
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +14,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/secure-streams/sspolicy/internal/testserver"
 	"github.com/secure-streams/sspolicy/internal/teststream"
 	"github.com/secure-streams/sspolicy/runtime"
 	sshttp "github.com/secure-streams/sspolicy/runtime/http"
@@ -107,63 +108,54 @@ func TestPipelining(t *testing.T) {
 // TestServerLimits has clients that exceed a limit. It compares the status, or "" for a
 // connection closed without an answer.
 func TestServerLimits(t *testing.T) {
-	const header, idle = 50 * time.Millisecond, 100 * time.Millisecond
-	// The rows that exceed a limit of time. A request of the others may take a while to come.
-	times := map[string]runtime.Limits{
-		"silence": {HeaderTimeout: header}, "slow head": {HeaderTimeout: header},
-		"long body": {IdleTimeout: idle}, "slow body": {IdleTimeout: idle}, "idle": {IdleTimeout: idle},
-	}
+	limits := runtime.Limits{HeaderBytes: 4 << 10, BodyBytes: 100, HeaderTimeout: 50 * time.Millisecond, IdleTimeout: 100 * time.Millisecond}
 	for name, tt := range map[string]struct {
 		request string
 		status  string
 		states  string // "" if there is no stream
 	}{
-		"silence":            {"", "", ""},
-		"slow head":          {"GET / HTTP/1.1\r\nHost: h\r\n", "", ""},
-		"long header":        {"GET / HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("x", 20<<10) + "\r\n\r\n", "431", ""},
-		"many headers":       {"GET / HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X: y\r\n", 4<<10) + "\r\n", "431", ""},
-		"long URL":           {"GET /" + strings.Repeat("x", 20<<10) + " HTTP/1.1\r\nHost: h\r\n\r\n", "431", ""},
-		"long body":          {"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 101\r\n\r\n" + strings.Repeat("x", 101), "413", ""},
-		"long chunked body":  {"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n" + strings.Repeat("x", 0x65) + "\r\n0\r\n\r\n", "413", "CRE CNG CON TXN rx(SOM) DIS DES"},
-		"slow body":          {"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nx", "", "CRE CNG CON TXN rx(SOM) DIS DES"},
-		"idle":               {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "200", "CRE CNG CON TXN DIS DES"},
-		"not HTTP":           {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n", "400", ""},
-		"HTTP/2 without h2":  {http2.ClientPreface, "505", ""},
-		"a chunk that is no": {"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "", "CRE CNG CON TXN DIS DES"},
+		"silence":           {"", "", ""},
+		"slow head":         {"GET / HTTP/1.1\r\nHost: h\r\n", "", ""},
+		"long header":       {"GET / HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("x", 20<<10) + "\r\n\r\n", "431", ""},
+		"many headers":      {"GET / HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X: y\r\n", 4<<10) + "\r\n", "431", ""},
+		"long URL":          {"GET /" + strings.Repeat("x", 20<<10) + " HTTP/1.1\r\nHost: h\r\n\r\n", "431", ""},
+		"long body":         {"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 101\r\n\r\n" + strings.Repeat("x", 101), "413", ""},
+		"long chunked body": {"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n" + strings.Repeat("x", 0x65) + "\r\n0\r\n\r\n", "413", "CRE CNG CON TXN rx(SOM) DIS DES"},
+		"slow body":         {"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nx", "", "CRE CNG CON TXN rx(SOM) DIS DES"},
+		"idle":              {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "200", "CRE CNG CON TXN DIS DES"},
+		"not HTTP":          {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n", "400", ""},
+		"HTTP/2 without h2": {http2.ClientPreface, "505", ""},
+		"invalid chunk":     {"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "", "CRE CNG CON TXN DIS DES"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := newPaths()
-			s := p.listen(t, serverType(policy.ProtocolH1), runtime.WithLimits(runtime.Limits{
-				HeaderBytes: 4 << 10, BodyBytes: 100,
-				HeaderTimeout: cmp.Or(times[name].HeaderTimeout, time.Minute), IdleTimeout: cmp.Or(times[name].IdleTimeout, time.Minute),
-			}))
-			conn, err := net.Dial("tcp", s.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(30 * time.Second))
-			go io.WriteString(conn, tt.request) // the server need not read all of it
-			all, err := io.ReadAll(conn)
-			if errors.Is(err, net.ErrClosed) || err != nil && err.(net.Error).Timeout() {
-				t.Error(err)
-			}
-			status := ""
-			if len(all) > 12 {
-				status = string(all[9:12])
-			}
-			if status != tt.status {
-				t.Errorf("answer %q, want status %q", all, tt.status)
-			}
-			if tt.states == "" {
-				if len(p.traces) > 0 {
-					t.Errorf("there is a stream: %s", p.traces[0])
+			synctest.Test(t, func(t *testing.T) {
+				var network testserver.Network
+				p := newPaths()
+				p.listen(t, serverType(policy.ProtocolH1), runtime.WithLimits(limits), runtime.WithListener(network.Listen("h:80")))
+				conn := teststream.Must(network.DialContext(t.Context(), "tcp", "h:80"))
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(10 * time.Second))
+				go io.WriteString(conn, tt.request) // the server may not read all of it
+				all, err := io.ReadAll(conn)
+				if err != nil {
+					t.Error(err)
 				}
-				return
-			}
-			p.trace(t, 0).AwaitEnd(t, "DES")
-			p.trace(t, 0).Want(t, tt.states)
+				status := ""
+				if len(all) > 12 {
+					status = string(all[9:12])
+				}
+				if status != tt.status {
+					t.Errorf("answer %q, want status %q", all, tt.status)
+				}
+				if tt.states == "" {
+					if len(p.traces) > 0 {
+						t.Errorf("there is a stream: %s", p.traces[0])
+					}
+					return
+				}
+				p.trace(t, 0).AwaitEnd(t, "DES")
+				p.trace(t, 0).Want(t, tt.states)
+			})
 		})
 	}
 }
