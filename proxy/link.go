@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"github.com/secure-streams/sspolicy/runtime"
 	"github.com/secure-streams/sspolicy/runtime/policy"
 	"github.com/secure-streams/sspolicy/runtime/smd"
+	"github.com/secure-streams/sspolicy/runtime/transport"
 )
 
 const (
@@ -156,11 +156,7 @@ func (l *link) closeLocked(err error) {
 		return
 	}
 	l.closed, l.err = true, err
-	if _, ok := l.conn.(*tls.Conn); ok {
-		go l.conn.Close() // may block for up to 5 s
-	} else {
-		l.conn.Close()
-	}
+	go transport.Close(l.conn)
 	l.in.dropLocked()
 	for _, t := range []*time.Timer{l.throttle, l.out.hold} {
 		if t != nil {

@@ -135,7 +135,8 @@ func (p *port) close(cause error) (later bool) {
 
 func (p *port) tearDown(cause error, serving bool) {
 	p.leave()
-	if err := p.listener.Close(); err != nil {
+	err := closeInTime(p.listener)
+	if err != nil {
 		p.c.Logger().Warn("sspolicy: closing a port", "streamtype", p.stream.t.stream.Name, "err", err)
 	}
 	for _, s := range p.clients() {
@@ -146,7 +147,7 @@ func (p *port) tearDown(cause error, serving bool) {
 		p.empty.Wait()
 	}
 	p.c.mu.Unlock()
-	if serving {
+	if serving && err != ErrTimeout {
 		<-p.served
 	}
 	p.stream.destroyNow(true, cause)

@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,27 +184,30 @@ func (r *registry) outdateLocked(same func(*streamType) bool) {
 // transport for at most abandonAfter.
 func (t *streamType) close() {
 	defer t.r.host.Drop(t.setup)
-	var c interface{ Close() error }
+	var err error
 	switch {
 	case t.remote != nil:
-		c = t.remote
+		err = closeInTime(t.remote)
 	case t.connector != nil:
-		c = t.connector
-	default:
-		return
+		err = closeInTime(t.connector)
 	}
+	if err != nil {
+		t.setup.Logger().Warn("sspolicy: closing a transport", "streamtype", t.stream.Name, "err", err)
+	}
+}
+
+// closeInTime calls c.Close. It returns ErrTimeout if that takes longer than
+// abandonAfter.
+func closeInTime(c io.Closer) error {
 	done := make(chan error, 1)
 	go func() { done <- c.Close() }()
 	late := time.NewTimer(abandonAfter)
 	defer late.Stop()
-	var err error
 	select {
-	case err = <-done:
+	case err := <-done:
+		return err
 	case <-late.C:
-		err = ErrTimeout
-	}
-	if err != nil {
-		t.setup.Logger().Warn("sspolicy: closing a transport", "streamtype", t.stream.Name, "err", err)
+		return ErrTimeout
 	}
 }
 

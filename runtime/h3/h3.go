@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -403,15 +404,16 @@ func (p *pool) shut() {
 	}
 	t := p.quic
 	p.quic = nil
-	for _, conn := range p.conns {
-		conn.CloseWithError(0, "")
-	}
+	all := slices.Collect(maps.Values(p.conns))
 	for _, o := range p.old {
-		o.conn.CloseWithError(0, "")
+		all = append(all, o.conn)
 	}
 	p.old = nil
 	clear(p.conns)
 	p.mu.Unlock()
+	for _, conn := range all {
+		conn.CloseWithError(0, "")
+	}
 	if p.http3 != nil {
 		p.http3.CloseIdleConnections() // waits for dials under way
 	}

@@ -192,12 +192,14 @@ func (a attack) start(t testing.TB, config *tls.Config) netip.AddrPort {
 	ln := testserver.Listen(t)
 	testserver.Serve(t, tls.NewListener(ln, config), func(conn net.Conn) {
 		r := bufio.NewReader(conn)
+		out := batchConn{conn, bufio.NewWriterSize(conn, 16<<10)}
 		if a.h1 != nil {
 			for {
 				if _, err := http.ReadRequest(r); err != nil {
 					return
 				}
-				a.h1(conn)
+				a.h1(out)
+				out.w.Flush()
 			}
 		}
 		if _, err := io.ReadFull(r, make([]byte, len(http2.ClientPreface))); err != nil {
@@ -207,8 +209,9 @@ func (a attack) start(t testing.TB, config *tls.Config) netip.AddrPort {
 			io.WriteString(conn, strings.Repeat("\x1b[31m", 1000))
 			return
 		}
-		c := &frameConn{Conn: conn, Framer: http2.NewFramer(conn, r)}
+		c := &frameConn{Conn: conn, Framer: http2.NewFramer(out, r)}
 		c.WriteSettings()
+		out.w.Flush()
 		requests := make(chan uint32, 100)
 		go func() { // continue to read during a flood, which must not block
 			defer close(requests)
@@ -224,6 +227,7 @@ func (a attack) start(t testing.TB, config *tls.Config) netip.AddrPort {
 		}()
 		for stream := range requests {
 			a.h2(c, stream)
+			out.w.Flush()
 			select {
 			case a.ended <- struct{}{}:
 			default:
@@ -232,6 +236,14 @@ func (a attack) start(t testing.TB, config *tls.Config) netip.AddrPort {
 	})
 	return testserver.Addr(ln)
 }
+
+// A batchConn batches writes, so that a flood takes few system calls.
+type batchConn struct {
+	net.Conn
+	w *bufio.Writer
+}
+
+func (c batchConn) Write(p []byte) (int, error) { return c.w.Write(p) }
 
 // run makes requests to the hostile server and, after each, to a good one in the same
 // context and trust store. It writes warnings to log.

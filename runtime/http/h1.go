@@ -120,7 +120,7 @@ func (p *h1Pool) Close() error {
 	p.mu.Unlock()
 	for _, list := range idle {
 		for _, c := range list {
-			c.Close()
+			c.leave()
 		}
 	}
 	return nil
@@ -215,7 +215,7 @@ func (p *h1Pool) put(c *h1Conn) {
 	list := p.idle[c.address]
 	if full := p.closed || len(list) >= maxIdlePerHost; full {
 		p.mu.Unlock()
-		c.Close()
+		c.leave()
 		return
 	}
 	p.idle[c.address] = append(list, c)
@@ -245,7 +245,7 @@ func (p *h1Pool) expire(c *h1Conn) {
 		}
 	case c.timer.expired(idleTimeout):
 		p.removeLocked(c)
-		go c.Close() // it may wait for the network
+		c.leave()
 	}
 }
 

@@ -319,7 +319,7 @@ func (c *h2Conn) failLocked(err error) {
 		c.validity.Stop()
 		c.p.remove(c)
 		if polite {
-			c.Close() // with the TLS alert
+			c.leave()
 		} else {
 			c.abort()
 		}

@@ -71,9 +71,13 @@ func (t *Transport) pool(k poolKey) *pool {
 // release ends one use of a pool. The last one closes it.
 func (t *Transport) release(k poolKey, p *pool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p.users--; p.users == 0 {
+	p.users--
+	last := p.users == 0
+	if last {
 		delete(t.pools, k)
+	}
+	t.mu.Unlock()
+	if last {
 		p.Close()
 	}
 }
@@ -86,6 +90,9 @@ type conn struct {
 
 // abort closes the connection at once, even if it is in use.
 func (c conn) abort() { c.network.Close() }
+
+// leave closes the connection in the background, with the alert of TLS.
+func (c conn) leave() { go transport.Close(c.Conn) }
 
 // dial makes a connection for requests to an address. With TLS it offers the
 // protocol alpn.

@@ -449,6 +449,27 @@ func TestLeaveUnread(t *testing.T) {
 	}
 }
 
+// TestConnectUnread destroys a stream over TLS whose peer neither answers CONNECT nor
+// reads on. crypto/tls waits 5 s for such a peer.
+func TestConnectUnread(t *testing.T) {
+	authority := testcert.New("broker")
+	var never chan struct{}
+	p := &peer{answer: func(*peerConn, string) bool { <-never; return true }}
+	st := streamType("s", nowhere, topics("t", "f", 0))
+	st.TLS, st.TrustStore, st.Endpoint = true, authority.Store(), "broker"
+	bubble(t, p, runtime.Options{}, types(st), func(t *testing.T, c *runtime.Context) { // a warning fails it
+		never = make(chan struct{})
+		p.tls = authority.Server(nil, "broker") // valid at the time of the bubble
+		cl := open(t, c, "s").timed()
+		cl.Connect()
+		time.Sleep(time.Second)
+		cl.Destroy()
+		time.Sleep(time.Minute)
+		cl.want(t, "CRE CNG 1s:DES")
+		close(never)
+	})
+}
+
 // TestConnect checks the packets at the start of a connection.
 func TestConnect(t *testing.T) {
 	st := streamType("s", nowhere, topics("t/${who}", "f/${who}", 1))

@@ -151,7 +151,7 @@ func (n connector) Run(ctx context.Context, l transport.Link) error {
 			return err
 		}
 		if ctx.Err() != nil { // the dial ignored the context
-			conn.Close()
+			transport.Close(conn)
 			return context.Cause(ctx)
 		}
 	}
@@ -185,6 +185,6 @@ func (a *adoption) take() net.Conn {
 // end closes the connection unless it was taken.
 func (a *adoption) end() {
 	if conn := a.take(); conn != nil {
-		conn.Close()
+		go transport.Close(conn)
 	}
 }

@@ -152,7 +152,7 @@ func (n *listener) serve(conn net.Conn) {
 			n.none.Broadcast()
 		}
 	}()
-	defer conn.Close()
+	defer transport.Close(conn)
 	if n.host != nil {
 		select {
 		case <-n.ready:
@@ -247,12 +247,13 @@ func (n *listener) Close() error { return n.closePort() }
 
 func (n *listener) closePort() error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		return nil
-	}
+	closed := n.closed
 	n.closed = true
-	if n.host != nil {
+	n.mu.Unlock()
+	switch {
+	case closed:
+		return nil
+	case n.host != nil:
 		n.leave()
 		return nil
 	}

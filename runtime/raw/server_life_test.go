@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -290,4 +291,41 @@ func TestShutdownFailedHandshake(t *testing.T) {
 		}
 		clients.Wait()
 	}
+}
+
+// A stuckListener is a listener whose methods return only after it is closed.
+type stuckListener struct {
+	net.Listener
+	released chan struct{}
+}
+
+func (l stuckListener) Accept() (net.Conn, error) { <-l.released; return nil, net.ErrClosed }
+func (l stuckListener) Close() error              { <-l.released; return nil }
+
+// TestStuckListener destroys a listener whose port does not close.
+func TestStuckListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		stuck := stuckListener{ln, make(chan struct{})}
+		c := newContext(t, runtime.Options{Logger: slog.New(slog.DiscardHandler)}, rawServer())
+		gone := make(chan struct{})
+		tr := newTrace()
+		tr.On["DES"] = func(*runtime.Stream) runtime.Result { close(gone); return runtime.OK }
+		s, err := c.NewStream("s", tr.handlers(), runtime.WithListener(stuck))
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		start := time.Now()
+		s.Destroy()
+		<-gone
+		if d := time.Since(start); d != 5*time.Second {
+			t.Errorf("Destroy took %v", d)
+		}
+		close(stuck.released)
+	})
 }

@@ -111,7 +111,7 @@ func (s *session) deadline() time.Time {
 // run serves the connection to its end. first, if not nil, is a handshake before
 // CONNECTED.
 func (s *session) run(first *upgrade) (err error) {
-	defer s.base.Close()
+	defer transport.Close(s.base)
 	s.l.OnEnd(func() {
 		s.k.mu.Lock()
 		defer s.k.mu.Unlock()
@@ -188,7 +188,7 @@ func (s *session) endLocked(cause error) {
 	}
 	s.over, s.cause = true, cause
 	if s.base.SetDeadline(past) != nil {
-		s.base.Close()
+		go transport.Close(s.base)
 	}
 	s.turn.Broadcast()
 }

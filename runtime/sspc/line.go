@@ -59,7 +59,7 @@ func (l *line) present(ctx context.Context) (*sspcmux.Session, error) {
 		return nil, err
 	}
 	if l.users == 0 { // the last remote was closed without waiting for this dial
-		rw.Close()
+		go rw.Close() // of a tty, it waits for the peer
 		return nil, net.ErrClosed
 	}
 	l.session = sspcmux.NewSession(rw, sspcmux.Options{})

@@ -117,8 +117,10 @@ type link struct {
 
 	mu      sync.Mutex // acquired while the mu of the stream may be held, never vice versa
 	phase   phase
-	wants   bool     // request the connection of the previous link
-	sending bool     // a goroutine is in send
+	wants   bool // request the connection of the previous link
+	sending bool // a goroutine is in send
+	over    bool // Run is about to return
+	sender  sync.WaitGroup
 	again   bool     // there may be new requests
 	names   []string // names of metadata sent since the last state of the proxy
 	sendErr error
@@ -130,8 +132,8 @@ func (r *remote) Run(ctx context.Context, rl transport.RemoteLink) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer transport.Close(conn)
+	defer context.AfterFunc(ctx, func() { transport.Close(conn) })()
 	l := &link{RemoteLink: rl, conn: conn, start: time.Now(), name: r.setup.Stream.Name}
 	l.session = rl.Data(func() any { return new(session) }).(*session)
 	l.wants = l.session.wanted && !r.setup.Stream.Opportunistic && !l.session.opportunistic
@@ -140,6 +142,8 @@ func (r *remote) Run(ctx context.Context, rl transport.RemoteLink) error {
 		return l.cause(err)
 	}
 	err = l.read()
+	transport.Close(conn)
+	l.endSending()
 	if ctx.Err() != nil { // the program has ended the connection
 		l.setPhase(idle)
 	}
@@ -385,10 +389,11 @@ func (l *link) begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.again = true
-	if l.sending || l.phase == opening {
+	if l.sending || l.over || l.phase == opening {
 		return false
 	}
 	l.sending = true
+	l.sender.Add(1)
 	return true
 }
 
@@ -396,9 +401,18 @@ func (l *link) begin() bool {
 func (l *link) next() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sending = l.again
+	l.sending = l.again && !l.over
 	l.again = false
 	return l.sending
+}
+
+// endSending waits for the end of sending on a closed connection: the next link uses the
+// same session, and serves the requests that are left.
+func (l *link) endSending() {
+	l.mu.Lock()
+	l.over = true
+	l.mu.Unlock()
+	l.sender.Wait()
 }
 
 // wake starts sending. It does not block.
@@ -420,6 +434,7 @@ var buffers = sync.Pool{New: func() any { return new([sspcwire.OwnBatch]byte) }}
 
 // sendAll sends until no request is left. Only one goroutine at a time may run it.
 func (l *link) sendAll() {
+	defer l.sender.Done()
 	buf := buffers.Get().(*[sspcwire.OwnBatch]byte)
 	defer buffers.Put(buf)
 	for l.next() {
@@ -431,7 +446,7 @@ func (l *link) sendAll() {
 			l.mu.Lock() // and keep sending set
 			l.sendErr = err
 			l.mu.Unlock()
-			l.conn.Close()
+			transport.Close(l.conn)
 			return
 		}
 	}

@@ -3,13 +3,10 @@ package transport
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"net"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/secure-streams/sspolicy/runtime/policy"
@@ -96,17 +93,6 @@ func Connect(ctx context.Context, l Link, connect func(context.Context)) {
 	done.Wait()
 }
 
-// Close closes a connection that Dial has returned, or a TLS connection over it.
-// Over TLS it limits the close_notify to one second. crypto/tls waits 5 s for a
-// peer that does not read, which is as long as a stream waits for its transport.
-func Close(conn net.Conn) error {
-	if secure, ok := conn.(*tls.Conn); ok {
-		late := time.AfterFunc(time.Second, func() { secure.NetConn().Close() })
-		defer late.Stop()
-	}
-	return conn.Close()
-}
-
 // Printable returns err with a printable text of limited length. The text may
 // contain data from the peer, such as the names in a certificate: unprintable
 // characters are escaped, and a long text is truncated.
@@ -162,7 +148,7 @@ func (d Dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 		return nil, &ProxyError{p.address, err}
 	}
 	if err := p.connect(ctx, conn, address); err != nil {
-		conn.Close()
+		Close(conn)
 		return nil, &ProxyError{p.address, err}
 	}
 	return conn, nil
@@ -183,101 +169,3 @@ func (d Dialer) connect(ctx context.Context, network, address string) (net.Conn,
 	}
 	return dialer.DialContext(ctx, network, address)
 }
-
-// A connSet is the set of the open connections of an Env.
-type connSet struct {
-	mu     sync.Mutex
-	conns  map[*dialedConn]struct{}
-	closed bool
-	open   sync.WaitGroup // dials, and connections whose Close has not returned
-}
-
-// A dialedConn is a connection that Dial returned.
-type dialedConn struct {
-	net.Conn
-	set *connSet
-}
-
-// begin begins a dial. It fails if the set is closed.
-func (d *connSet) begin() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return errSetClosed
-	}
-	d.open.Add(1)
-	return nil
-}
-
-var errSetClosed = fmt.Errorf("sspolicy: dial: %w", ErrClosed)
-
-// add adds the result of a dial. It closes conn if the set is closed.
-func (d *connSet) add(conn net.Conn, err error) (net.Conn, error) {
-	if err != nil {
-		d.open.Done()
-		return nil, err
-	}
-	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
-		conn.Close()
-		d.open.Done()
-		return nil, errSetClosed
-	}
-	defer d.mu.Unlock()
-	if d.conns == nil {
-		d.conns = make(map[*dialedConn]struct{})
-	}
-	dc := &dialedConn{conn, d}
-	d.conns[dc] = struct{}{}
-	return dc, nil
-}
-
-// Close closes the connection.
-func (c *dialedConn) Close() error {
-	err := c.Conn.Close()
-	c.set.mu.Lock()
-	defer c.set.mu.Unlock()
-	if _, ok := c.set.conns[c]; ok {
-		delete(c.set.conns, c)
-		c.set.open.Done()
-	}
-	return err
-}
-
-// Dialed returns the connection that package net, or Options.DialContext, made.
-func (c *dialedConn) Dialed() net.Conn { return c.Conn }
-
-// CloseWrite closes the sending direction, if the connection supports that.
-func (c *dialedConn) CloseWrite() error { return closeWrite(c.Conn) }
-
-func closeWrite(conn net.Conn) error {
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return fmt.Errorf("sspolicy: half close of a %T: %w", conn, errors.ErrUnsupported)
-}
-
-// close closes all connections, and any that is added later. It waits up to
-// closeLimit for calls of Close and for dials, which must have been canceled.
-func (d *connSet) close() {
-	d.mu.Lock()
-	d.closed = true
-	for c := range d.conns {
-		go c.Close()
-	}
-	d.mu.Unlock()
-	closed := make(chan struct{})
-	go func() {
-		d.open.Wait()
-		close(closed)
-	}()
-	select {
-	case <-closed:
-	case <-time.After(closeLimit):
-	}
-}
-
-// closeLimit is how long Release waits for calls into the network stack, or to a
-// program's Options.DialContext.
-const closeLimit = 5 * time.Second

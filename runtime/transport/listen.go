@@ -208,13 +208,12 @@ type acceptedConn struct {
 	closed atomic.Bool
 }
 
-// Close closes the connection.
+// Close closes the connection. It returns after at most closeWait.
 func (c *acceptedConn) Close() error {
-	err := c.Conn.Close()
-	if c.closed.CompareAndSwap(false, true) {
-		c.l.release()
+	if c.closed.Swap(true) {
+		return net.ErrClosed
 	}
-	return err
+	return closeConn(c.Conn, c.l.release)
 }
 
 // Dialed returns the connection of package net.

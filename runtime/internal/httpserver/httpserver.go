@@ -76,7 +76,8 @@ type Server struct {
 	left  chan struct{} // closed when no more requests arrive
 	leave func()        // closes left; mu of the host must not be held
 
-	guests atomic.Pointer[[]*Server] // servers that have joined, the last one first; nil without any
+	guests  atomic.Pointer[[]*Server] // servers that have joined, the last one first; nil without any
+	closeBy atomic.Pointer[time.Time] // the deadline of writes, set by Close; nil before
 
 	mu       sync.Mutex
 	none     sync.Cond // signals that upgraded is empty and active is 0
@@ -333,11 +334,25 @@ func (s *Server) Close() error {
 		s.leave()
 		return nil
 	}
+	by := time.Now().Add(closeWait)
+	s.closeBy.Store(&by)
 	err := s.http.Close()
 	if closed {
 		return nil
 	}
 	return errors.Join(err, ignoreClosed(s.ln.Close())) // which net/http has not seen before Serve
+}
+
+// closeWait is how long Close waits, in total, for clients to read the close_notify of
+// TLS. net/http closes one connection after the other, and crypto/tls waits 5 s for each.
+const closeWait = time.Second
+
+// limit returns the write deadline t, or an earlier one if Close is closing c.
+func (c *Conn) limit(t time.Time) time.Time {
+	if by := c.server.closeBy.Load(); by != nil && !c.upgraded.Load() && (t.IsZero() || by.Before(t)) {
+		return *by
+	}
+	return t
 }
 
 func ignoreClosed(err error) error {
@@ -353,6 +368,8 @@ type Conn struct {
 	server *Server
 	idle   time.Duration
 	by     atomic.Int64 // the latest write deadline, in Unix nanoseconds
+
+	upgraded atomic.Bool
 
 	// Stream is the stream of the connection, or nil. Only the handler over HTTP/1,
 	// which never runs concurrently, uses it. Its End is called when the connection
@@ -424,6 +441,7 @@ func Request(r *http.Request) transport.Request {
 // of the streamtype drains, possibly at once, and must begin to close the
 // connection. The caller must call ended when the connection has ended.
 func (c *Conn) Upgraded(of *transport.ServerSetup, end func()) (ended func()) {
+	c.upgraded.Store(true)
 	s := c.serverOf(of)
 	if s == nil { // it has left, and its streams end
 		return func() {}
@@ -452,7 +470,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		// Setting a deadline takes time, so a write may have slightly less than
 		// idle.
 		if now := time.Now(); c.by.Load() < now.Add(c.idle-c.idle/8).UnixNano() {
-			by := now.Add(c.idle)
+			by := c.limit(now.Add(c.idle))
 			c.by.Store(by.UnixNano())
 			if err := c.Conn.SetWriteDeadline(by); err != nil {
 				return 0, err
@@ -460,6 +478,11 @@ func (c *Conn) Write(p []byte) (int, error) {
 		}
 	}
 	return c.Conn.Write(p)
+}
+
+// SetWriteDeadline sets the deadline of writes.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.Conn.SetWriteDeadline(c.limit(t))
 }
 
 // CloseWrite closes the sending direction, if the connection supports that.

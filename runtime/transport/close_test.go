@@ -1,0 +1,106 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/secure-streams/sspolicy/internal/testcert"
+	"github.com/secure-streams/sspolicy/runtime/policy"
+)
+
+// A stuckConn is a connection whose Close returns only after released is closed.
+type stuckConn struct {
+	net.Conn
+	released <-chan struct{}
+}
+
+func (c *stuckConn) Close() error {
+	<-c.released
+	return c.Conn.Close()
+}
+
+// TestClose closes connections whose peer does not read, or whose Close does not return,
+// while an operation of the program waits for it.
+func TestClose(t *testing.T) {
+	authority := testcert.New("root")
+	for _, tt := range []struct {
+		name       string
+		tls, stuck bool
+		want       time.Duration
+	}{
+		{"a connection", false, false, 0},
+		{"a Close that does not return", false, true, closeWait},
+		{"TLS to a peer that does not read", true, false, closeWait},
+		{"both", true, true, 2 * closeWait},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				released := make(chan struct{})
+				ours, theirs := net.Pipe()
+				defer theirs.Close()
+				env := NewHost(Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+					if tt.stuck {
+						return &stuckConn{ours, released}, nil
+					}
+					return ours, nil
+				}})
+				d, err := env.Dialer(&policy.StreamType{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn, err := d.Dial(t.Context(), "tcp", "h:1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tt.tls {
+					go tls.Server(theirs, authority.Server(nil, "h")).Handshake()
+					secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, SessionTicketsDisabled: true})
+					if err := secure.HandshakeContext(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					conn = secure
+				}
+				start := time.Now()
+				err = Close(conn)
+				if d := time.Since(start); d != tt.want || tt.stuck != (err == errClose) {
+					t.Errorf("Close took %v, want %v; the error is %v", d, tt.want, err)
+				}
+				start = time.Now()
+				Close(conn)
+				if d := time.Since(start); d > 0 {
+					t.Errorf("the second Close took %v", d)
+				}
+				close(released)
+				env.Release()
+			})
+		})
+	}
+}
+
+// TestCloseAccepted closes an accepted connection whose Close does not return. It counts
+// as open until that has returned.
+func TestCloseAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		released := make(chan struct{})
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		l := &limitedListener{slots: make(chan struct{}, 1)}
+		l.slots <- struct{}{}
+		start := time.Now()
+		if err := Close(&acceptedConn{Conn: &stuckConn{ours, released}, l: l}); err != errClose || time.Since(start) != closeWait {
+			t.Errorf("Close: %v after %v", err, time.Since(start))
+		}
+		if len(l.slots) == 0 {
+			t.Error("the connection does not count as open")
+		}
+		close(released)
+		synctest.Wait()
+		if len(l.slots) > 0 {
+			t.Error("the closed connection counts as open")
+		}
+	})
+}
