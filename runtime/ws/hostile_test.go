@@ -61,7 +61,7 @@ func TestHostile(t *testing.T) {
 			st := func(name string, port uint16) *policy.StreamType {
 				return &policy.StreamType{Name: name, Protocol: policy.ProtocolWS, Endpoint: "127.0.0.1", Port: port, Opportunistic: true, HTTP: &policy.HTTP{}}
 			}
-			c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{ws.New()}, Logger: teststream.Logger(t)},
+			c := teststream.NewContext(t, runtime.Options{Transports: []transport.Transport{ws.New()}, Logger: teststream.Logger(t), ConnectTimeout: time.Minute},
 				st("bad", bad.Port()), st("good", good.Port()))
 			var got atomic.Int64
 			end := make(chan error, 1)
