@@ -7,7 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
-	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -96,7 +96,9 @@ func TestEcho(t *testing.T) {
 		{"TCP", func() net.Listener { return testserver.Listen(t) }, func(*policy.StreamType) {}},
 		{"TLS", func() net.Listener { return tls.NewListener(testserver.Listen(t), config) }, secure},
 		{"unix", func() net.Listener { return testserver.ListenUnix(t) }, func(*policy.StreamType) {}},
-		{"unix, abstract", func() net.Listener { return teststream.Must(net.Listen("unix", "@"+filepath.Base(t.TempDir())+"-raw")) }, func(*policy.StreamType) {}},
+		{"unix, abstract", func() net.Listener {
+			return teststream.Must(net.Listen("unix", "@sspolicy-raw-"+strings.ReplaceAll(t.TempDir(), "/", "-")))
+		}, func(*policy.StreamType) {}},
 		{"unix, TLS", func() net.Listener { return tls.NewListener(testserver.ListenUnix(t), config) }, secure},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
