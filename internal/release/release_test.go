@@ -158,6 +158,40 @@ func TestFirstSteps(t *testing.T) {
 	}
 }
 
+var (
+	fenced = regexp.MustCompile("(?ms)^ *```.*?^ *```")
+	link   = regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
+)
+
+// TestArchiveLinks checks that each link of the archive's pages to a file leads to a
+// file of the archive.
+func TestArchiveLinks(t *testing.T) {
+	dir, links := unpack(t), 0
+	err := filepath.WalkDir(dir, func(page string, _ os.DirEntry, err error) error {
+		if err != nil || filepath.Ext(page) != ".md" {
+			return err
+		}
+		text, err := os.ReadFile(page)
+		if err != nil {
+			return err
+		}
+		for _, m := range link.FindAllSubmatch(fenced.ReplaceAll(text, nil), -1) {
+			to := string(m[1])
+			if strings.Contains(to, ":") {
+				continue
+			}
+			links++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), to)); err != nil {
+				t.Errorf("%s links to %s, which the archive lacks", strings.TrimPrefix(page, dir+"/"), to)
+			}
+		}
+		return nil
+	})
+	if err != nil || links < 100 {
+		t.Errorf("%d links, %v", links, err)
+	}
+}
+
 // A version is what "sspolicy version --json" prints.
 type version struct {
 	Version, Commit, Time, Go string
