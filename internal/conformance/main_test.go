@@ -83,9 +83,9 @@ func setMark() mark {
 }
 
 // leaked describes the goroutines and files added since the mark, or returns "". It waits
-// up to 10 s for those that are about to end without a signal.
+// up to 30 s for those that are about to end without a signal.
 func (m mark) leaked() string {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		n, stacks := goroutines()
 		var files []string
 		for fd, to := range descriptors() {

@@ -293,7 +293,7 @@ func (p *program) start(t *testing.T, own *testcert.Authority) *site {
 			_ = cmd.Process.Signal(syscall.SIGTERM) // nginx forwards it to its worker
 			select {
 			case <-ended:
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				_ = cmd.Process.Kill()
 				<-ended
 				t.Errorf("%s had to be killed", p.name)
