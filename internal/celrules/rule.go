@@ -9,9 +9,12 @@ import (
 	"sync"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/overloads"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
+	"cel.dev/cel-go/interpreter"
 
 	"github.com/secure-streams/sspolicy/lint"
 	"github.com/secure-streams/sspolicy/schema"
@@ -167,44 +170,63 @@ func didYouMean(name string, names []string) string {
 	return ""
 }
 
-var (
-	undefinedField = regexp.MustCompile(`undefined field '([^']*)'`)
-	container      = regexp.MustCompile(` \(in container ''\)`)
-)
+// A program is a compiled expression.
+type program struct {
+	cel.Program
+	buildsRegex bool // compiles regular expressions when it is evaluated
+}
 
 // compile compiles an expression. Mistakes are at offset plus their own in the text.
 // accept returns why a type is wrong, or "".
-func compile(env *cel.Env, text, in string, offset int, accept func(*cel.Type) string) (cel.Program, []Mistake) {
-	checked, issues := env.Compile(text)
+func compile(env *cel.Env, text, in string, offset int, accept func(*cel.Type) string) (*program, []Mistake) {
+	tree, issues := env.Parse(text)
+	parsed := tree
+	if issues.Err() == nil {
+		tree, issues = env.Check(parsed)
+	}
 	if issues.Err() != nil {
 		var wrong []Mistake
 		for _, e := range issues.Errors() {
 			at := lineOffset(text, e.Location.Line(), e.Location.Column())
-			wrong = append(wrong, Mistake{in, offset + at, explain(e.Message)})
+			wrong = append(wrong, Mistake{in, offset + at, strings.TrimPrefix(e.Message, "Syntax error: ") + suggestion(parsed, e.ExprID)})
 		}
 		return nil, wrong
 	}
-	if problem := accept(checked.OutputType()); problem != "" {
+	if problem := accept(tree.OutputType()); problem != "" {
 		return nil, []Mistake{{in, offset, problem}}
 	}
-	p, err := env.Program(checked, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptTrackCost))
+	p, err := env.Program(tree, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptTrackCost))
 	if err != nil {
 		return nil, []Mistake{{in, offset, err.Error()}}
 	}
-	return p, nil
+	return &program{p, buildsRegex(tree)}, nil
 }
 
-// explain returns a message of CEL with a suggestion for a misspelt name.
-func explain(message string) string {
-	message = container.ReplaceAllString(strings.TrimPrefix(message, "Syntax error: "), "")
+// suggestion returns a suggestion for a misspelt field, if the expression with this ID
+// selects an unknown one, or "".
+func suggestion(parsed *cel.Ast, id int64) (text string) {
+	if parsed == nil { // a syntax error
+		return ""
+	}
 	var names []string
 	for _, c := range classes {
 		names = append(names, fieldNames(c)...)
 	}
-	if m := undefinedField.FindStringSubmatch(message); m != nil {
-		return message + didYouMean(m[1], names)
-	}
-	return message
+	ast.PreOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.ID() == id && e.Kind() == ast.SelectKind && !slices.Contains(names, e.AsSelect().FieldName()) {
+			text = didYouMean(e.AsSelect().FieldName(), names)
+		}
+	}))
+	return text
+}
+
+// buildsRegex reports whether an expression has a regular expression that is not a literal.
+func buildsRegex(tree *cel.Ast) bool {
+	calls := ast.MatchDescendants(ast.NavigateAST(tree.NativeRep()), ast.FunctionMatcher(overloads.Matches))
+	return slices.ContainsFunc(calls, func(e ast.NavigableExpr) bool {
+		args := e.AsCall().Args()
+		return args[len(args)-1].Kind() != ast.LiteralKind
+	})
 }
 
 // lineOffset returns the offset in bytes of a line and a column, which is in
@@ -231,14 +253,14 @@ func lineOffset(text string, line, column int) int {
 type rule struct {
 	spec    Spec
 	class   *class
-	holds   cel.Program
+	holds   *program
 	message []part
 }
 
 // A part of a message is a text or an expression.
 type part struct {
 	text    string
-	program cel.Program
+	program *program
 }
 
 // parseMessage compiles the expressions in a message.
@@ -306,13 +328,13 @@ func (r *rule) check(p *lint.Pass) {
 	}
 	v, total := viewOf(p), uint64(0)
 	spend := func(cost uint64) { total, v.cost = total+cost, v.cost+cost }
-	eval := func(program cel.Program, o *object) (ref.Val, error) {
+	eval := func(program *program, o *object) (ref.Val, error) {
 		out, details, err := program.Eval(map[string]any{r.class.name: o, policyClass.name: v.root, "now": p.At})
 		if details != nil && details.ActualCost() != nil {
 			spend(*details.ActualCost())
 		}
-		if err != nil && strings.Contains(err.Error(), "regex program size") {
-			spend(maxCost) // CEL has compiled it, at no cost in its model
+		if err != nil && program.buildsRegex {
+			spend(maxCost) // CEL may have compiled a large one, at no cost in its model
 		}
 		switch {
 		case v.cost > maxRules:
@@ -355,11 +377,10 @@ func (r *rule) check(p *lint.Pass) {
 
 // failure returns why an evaluation failed.
 func failure(err error) string {
-	text := err.Error()
-	if strings.Contains(text, "cost limit exceeded") {
+	if c, ok := errors.AsType[interpreter.EvalCancelledError](err); ok && c.Cause == interpreter.CostLimitExceeded {
 		return "it costs too much: it takes more than " + fmt.Sprint(maxCost) + " steps"
 	}
-	return text
+	return err.Error()
 }
 
 func describe(o *object) string {
