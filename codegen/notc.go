@@ -20,11 +20,13 @@ var otherFiles = []struct{ magic, kind string }{
 
 var (
 	// cComment matches a comment, or a string or character literal, which contains
-	// no comment.
-	cComment = regexp.MustCompile(`//[^\n]*|/\*(?s:.*?)\*/|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'`)
+	// no comment. A comment without an end reaches to that of the file: otherwise each
+	// match behind its start would search it for the end again.
+	cComment = regexp.MustCompile(`//[^\n]*|/\*(?s:.*?)(?:\*/|\z)|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'`)
 
 	cContinued = regexp.MustCompile(`\\\r?\n`)
 	cDirective = regexp.MustCompile(`(?m)^[ \t]*(?:#|%:)[ \t]*(\w+|\S*).*$`)
+	cTables    = regexp.MustCompile(`lws_ss_policy|(?:#|%:)[ \t]*include`)
 	cKnown     = regexp.MustCompile(`^(include|include_next|define|undef|if|ifdef|ifndef|elif|elifdef|elifndef|else|endif|error|warning|pragma|line|ident|embed|[0-9]+|)$`)
 )
 
@@ -58,6 +60,9 @@ func notC(text []byte) string {
 		if !cKnown.MatchString(m[1]) {
 			return fmt.Sprintf("not C: %q is not a preprocessing directive", strings.TrimSpace(m[0]))
 		}
+	}
+	if !cTables.MatchString(code) {
+		return "without tables: it neither mentions lws_ss_policy_t nor includes a file"
 	}
 	plain := cDirective.ReplaceAllString(code, "")
 	if i := strings.IndexAny(plain, "`@"); i >= 0 {

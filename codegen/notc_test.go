@@ -21,11 +21,14 @@ func TestNotC(t *testing.T) {
 		"/* only */":                           "empty",
 		"# sspolicy\n\nlws_ss_policy_t":        `not C: "# sspolicy" is not a preprocessing directive`,
 		"#!/bin/sh\nlws_ss_policy":             `not C: "#!/bin/sh`,
+		"int main(void) { return 0; }":         "without tables",
 		"the table `lws_ss_policy_t` is":       "not C: it has a \"`\"",
 		"#include \"policy.h\"\n":              "",
 		"static const lws_ss_policy_t p = {};": "",
 		"#error don't `use` this @all\n#include <a.h>\nchar c = '\"', *s = \"`\\\"@\";\n": "",
-		"#define A(x) \\\n  #x\n#\n#include \"a.h\"\n":                                    "",
+		"struct lws_ss_policy p = {};":                 "",
+		"%: include <a.h>\n":                           "",
+		"#define A(x) \\\n  #x\n#\n#include \"a.h\"\n": "",
 	} {
 		got := notC([]byte(text))
 		if !strings.HasPrefix(got, want) || want == "" && got != "" {
@@ -35,5 +38,13 @@ func TestNotC(t *testing.T) {
 	exe, err := os.ReadFile("/proc/self/exe")
 	if err == nil && !strings.HasPrefix(notC(exe), "an ELF file") {
 		t.Errorf("the test: %q", notC(exe))
+	}
+}
+
+// TestNotCLong checks that the time for comments without an end is linear: quadratic time
+// would exceed that of all tests.
+func TestNotCLong(t *testing.T) {
+	if got := notC([]byte("lws_ss_policy_t p;\n#define A " + strings.Repeat(`/* "a" `, 100_000))); got != "" {
+		t.Error(got)
 	}
 }

@@ -84,8 +84,7 @@ func ReadC(ctx context.Context, compiler []string, file string, o ELFOptions) ([
 	}
 	if len(all) == 0 {
 		undeclared := regexp.MustCompile(`\b` + o.Symbol + `\S{0,3} undeclared|undeclared identifier '` + o.Symbol + `'`) // gcc and clang
-		possible := bytes.Contains(text, []byte("lws_ss_policy_t")) || bytes.Contains(text, []byte("#include"))
-		if _, refused := errors.AsType[*exec.ExitError](failed); refused && (!possible || undeclared.MatchString(failed.Error())) {
+		if _, refused := errors.AsType[*exec.ExitError](failed); refused && undeclared.MatchString(failed.Error()) {
 			failed = fmt.Errorf("the file does not declare %s: want tables in C, as compile --lang c or policy2c of lws writes them; name the head of other tables with --symbol", o.Symbol)
 		}
 		return nil, failed
@@ -140,7 +139,7 @@ func compileTables(ctx context.Context, dir string, compiler []string, file, sym
 	}
 	// Compilers on systems without ELF may be able to target one with it.
 	for _, args := range [][]string{nil, {"--target=x86_64-unknown-linux-gnu", "-ffreestanding"}} {
-		args = slices.Concat(compiler[1:], args, []string{"-w", "-O0", "-I", dir, "-c", "-o", object, source})
+		args = slices.Concat(compiler[1:], args, []string{"-w", "-Wfatal-errors", "-O0", "-I", dir, "-c", "-o", object, source})
 		out, err := exec.CommandContext(ctx, compiler[0], args...).CombinedOutput()
 		if errors.Is(err, exec.ErrNotFound) {
 			return nil, fmt.Errorf("a C compiler is needed, and %s is not in PATH: set CC", compiler[0])
