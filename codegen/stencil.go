@@ -64,7 +64,7 @@ func newStencil(text string) (*stencil, error) {
 		}
 		n, err := strconv.Atoi(part)
 		if err != nil {
-			return nil, fmt.Errorf("codegen: a stencil has the hole %q", part)
+			return nil, fmt.Errorf("a stencil has the hole %q", part)
 		}
 		s.holes = append(s.holes, n)
 	}

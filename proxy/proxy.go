@@ -152,7 +152,7 @@ func (p *Proxy) add(conn net.Conn) (*link, error) {
 		conn.Close()
 		p.stats.refused.Add(1)
 		p.warn(p.log, "proxy: link refused", "peer", l.peer, "err", err)
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, fmt.Errorf("sspolicy: proxy: %w", err)
 	}
 	p.stats.opened.Add(1)
 	return l, nil

@@ -62,7 +62,7 @@ func Run(w io.Writer, keep string, sspolicy func(w io.Writer, args ...string) in
 	defer cancel()
 	d := &demo{ctx: ctx, w: w, sspolicy: sspolicy, checkout: checkout}
 	if err := d.run(); err != nil {
-		return fmt.Errorf("demo: %s: %w", d.step, err)
+		return fmt.Errorf("sspolicy: demo: %s: %w", d.step, err)
 	}
 	d.heading("Done")
 	d.say("All commands did what they should.")
@@ -84,7 +84,7 @@ func findCheckout() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("demo: %s is not in a checkout of sspolicy, against which the demo builds: run it in a clone", start)
+			return "", fmt.Errorf("sspolicy: demo: %s is not in a checkout of sspolicy, against which the demo builds: run it in a clone", start)
 		}
 	}
 }

@@ -42,16 +42,16 @@ const (
 
 // Errors that end channels, and sessions.
 var (
-	ErrDown    = errors.New("sspcmux: the line is down")
-	ErrRefused = errors.New("sspcmux: the peer refuses the channel")
-	ErrFull    = errors.New("sspcmux: no channel is free")
+	ErrDown    = errors.New("sspolicy: sspcmux: the line is down")
+	ErrRefused = errors.New("sspolicy: sspcmux: the peer refuses the channel")
+	ErrFull    = errors.New("sspolicy: sspcmux: no channel is free")
 
 	errUnknownCommand = errors.New("unknown command")
 	errPeerReset      = errors.New("the peer has reset it")
 	errNoPong         = errors.New("the peer does not answer")
 	errDeaf           = errors.New("the peer does not acknowledge the end of a channel")
-	errOverflow       = errors.New("sspcmux: the peer sends more than the channel holds")
-	errNotRead        = errors.New("sspcmux: the peer does not read")
+	errOverflow       = errors.New("sspolicy: sspcmux: the peer sends more than the channel holds")
+	errNotRead        = errors.New("sspolicy: sspcmux: the peer does not read")
 )
 
 // Options configure a [Session].

@@ -117,13 +117,13 @@ type Error struct {
 	Rule Rule
 }
 
-func (e *Error) Error() string { return "sspc: " + e.Type.String() + ": " + string(e.Rule) }
+func (e *Error) Error() string { return "sspolicy: sspc: " + e.Type.String() + ": " + string(e.Rule) }
 
 // Unwrap returns the rule.
 func (e *Error) Unwrap() error { return e.Rule }
 
 // ErrTruncated is returned when a link ends within a frame.
-var ErrTruncated = errors.New("sspc: link ended within a frame")
+var ErrTruncated = errors.New("sspolicy: sspc: link ended within a frame")
 
 // A Frame is a frame with a valid type and length. Body aliases the memory that it was read
 // from.

@@ -64,10 +64,10 @@ func New(c Config) (State, error) {
 		s.threshold = len(s.keys)/2 + 1
 	}
 	if err := errors.Join(CheckProduct(c.Product), checkKeys(s.keys, s.threshold)); err != nil {
-		return State{}, fmt.Errorf("signing: %w", err)
+		return State{}, fmt.Errorf("sspolicy: signing: %w", err)
 	}
 	if max(c.MinVersion, c.Serial) > MaxVersion {
-		return State{}, fmt.Errorf("signing: a version or serial beyond %d", uint64(MaxVersion))
+		return State{}, fmt.Errorf("sspolicy: signing: a version or serial beyond %d", uint64(MaxVersion))
 	}
 	return s, nil
 }

@@ -42,7 +42,7 @@ type bus struct {
 }
 
 // errDown is returned by Publish without a connection.
-var errDown = errors.New("amqpfarm: not connected")
+var errDown = errors.New("sspolicy: amqpfarm: not connected")
 
 func (b *bus) Publish(ctx context.Context, message []byte) error {
 	b.mu.Lock()
@@ -52,13 +52,13 @@ func (b *bus) Publish(ctx context.Context, message []byte) error {
 	}
 	c, err := b.channel.PublishWithDeferredConfirmWithContext(ctx, b.exchange, "", false, false, amqp.Publishing{ContentType: "application/octet-stream", Body: message})
 	if err != nil {
-		return fmt.Errorf("amqpfarm: %w", err)
+		return fmt.Errorf("sspolicy: amqpfarm: %w", err)
 	}
 	switch ok, err := c.WaitContext(ctx); {
 	case err != nil:
-		return fmt.Errorf("amqpfarm: %w", err)
+		return fmt.Errorf("sspolicy: amqpfarm: %w", err)
 	case !ok:
-		return errors.New("amqpfarm: the broker refused a message")
+		return errors.New("sspolicy: amqpfarm: the broker refused a message")
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func (b *bus) Subscribe(ctx context.Context, ready func(), receive func([]byte))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("amqpfarm: %w", err)
+	return fmt.Errorf("sspolicy: amqpfarm: %w", err)
 }
 
 func (b *bus) subscribe(ctx context.Context, ready func(), receive func([]byte)) error {

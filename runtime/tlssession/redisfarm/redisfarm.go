@@ -27,7 +27,7 @@ type bus struct {
 
 func (b *bus) Publish(ctx context.Context, message []byte) error {
 	if err := b.client.Publish(ctx, b.channel, message).Err(); err != nil {
-		return fmt.Errorf("redisfarm: %w", err)
+		return fmt.Errorf("sspolicy: redisfarm: %w", err)
 	}
 	return nil
 }
@@ -50,11 +50,11 @@ func (b *bus) Subscribe(ctx context.Context, ready func(), receive func([]byte))
 		case err != nil && isTimeout(err) && joined && !pinged:
 			pinged = true
 			if err = sub.Ping(ctx); err != nil {
-				return fmt.Errorf("redisfarm: %w", err)
+				return fmt.Errorf("sspolicy: redisfarm: %w", err)
 			}
 			continue
 		case err != nil:
-			return fmt.Errorf("redisfarm: %w", err)
+			return fmt.Errorf("sspolicy: redisfarm: %w", err)
 		}
 		pinged = false
 		switch m := m.(type) {
@@ -62,7 +62,7 @@ func (b *bus) Subscribe(ctx context.Context, ready func(), receive func([]byte))
 			// A second one means that the client has reconnected: messages may be
 			// lost.
 			if joined {
-				return errors.New("redisfarm: the connection was lost")
+				return errors.New("sspolicy: redisfarm: the connection was lost")
 			}
 			joined = true
 			ready()
