@@ -135,7 +135,7 @@ func (c *Channel) Close() error {
 		c.endLocked(net.ErrClosed)
 	case c.err == nil:
 		c.openLocked() // send notices the end
-		time.AfterFunc(closeTimeout, c.finish)
+		time.AfterFunc(c.s.closeTimeLocked(), c.finish)
 	}
 	return err
 }
@@ -154,7 +154,7 @@ func (c *Channel) finishLocked(err error) {
 	c.endLocked(err)
 	c.closing = true
 	c.s.queueLocked(cmdClose, c.n)
-	time.AfterFunc(closeTimeout, c.giveUp)
+	time.AfterFunc(c.s.closeTimeLocked(), c.giveUp)
 }
 
 // giveUp handles a peer that does not acknowledge the end of the channel. The channel keeps

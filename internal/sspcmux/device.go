@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -16,12 +17,21 @@ func OpenDevice(path string, speed int) (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := setRaw(f, speed); err != nil {
+	if speed, err = setRaw(f, speed); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%s: cannot be set up as a serial line: %w", path, err)
 	}
-	return f, nil
+	return device{f, speed}, nil
 }
+
+// A device is a serial line.
+type device struct {
+	*os.File
+	speed int // in bits per second; 0 if unknown
+}
+
+// Speed returns the speed in bits per second.
+func (d device) Speed() int { return d.speed }
 
 // An Addr is the address of a line.
 type Addr string

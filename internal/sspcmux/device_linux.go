@@ -13,27 +13,27 @@ func openDevice(path string) (*os.File, error) {
 }
 
 // setRaw makes the device pass all bytes unchanged, sets its speed, and locks it against
-// other users of this package.
-func setRaw(f *os.File, speed int) error {
+// other users of this package. It returns the speed, which 0 does not change.
+func setRaw(f *os.File, speed int) (int, error) {
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var failed error
-	err = conn.Control(func(fd uintptr) { failed = setTermios(int(fd), speed) })
+	err = conn.Control(func(fd uintptr) { speed, failed = setTermios(int(fd), speed) })
 	if err == nil {
 		err = failed
 	}
-	return err
+	return speed, err
 }
 
-func setTermios(fd, speed int) error {
+func setTermios(fd, speed int) (int, error) {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("in use: %w", err)
+		return 0, fmt.Errorf("in use: %w", err)
 	}
 	t, err := unix.IoctlGetTermios(fd, unix.TCGETS2)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
 	t.Cflag = t.Cflag&(unix.CBAUD|unix.CIBAUD|unix.CRTSCTS) | unix.CS8 | unix.CREAD | unix.CLOCAL
@@ -42,5 +42,5 @@ func setTermios(fd, speed int) error {
 		t.Cflag = t.Cflag&^(unix.CBAUD|unix.CIBAUD) | unix.BOTHER
 		t.Ispeed, t.Ospeed = uint32(speed), uint32(speed)
 	}
-	return unix.IoctlSetTermios(fd, unix.TCSETS2, t)
+	return int(t.Ospeed), unix.IoctlSetTermios(fd, unix.TCSETS2, t)
 }

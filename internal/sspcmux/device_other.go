@@ -11,4 +11,4 @@ func openDevice(string) (*os.File, error) {
 	return nil, errors.New("serial lines need Linux")
 }
 
-func setRaw(*os.File, int) error { return errors.ErrUnsupported }
+func setRaw(*os.File, int) (int, error) { return 0, errors.ErrUnsupported }

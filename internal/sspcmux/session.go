@@ -16,14 +16,16 @@ import (
 const (
 	// pingInterval is the interval of pings while the session is up.
 	pingInterval = 10 * time.Second
-	// pongTimeout is the time limit for an answer. On a slow line, the answer waits behind
-	// data.
+	// pongTimeout is the time limit for an answer, in addition to Session.lag.
 	pongTimeout = 5 * time.Second
 	// retryInterval is the interval of pings while the session is down, as in lws.
 	retryInterval = 2 * time.Second
-	// closeTimeout is the time limit for the peer to acknowledge the end of a
-	// channel.
+	// closeTimeout is the time limit for the data of a closed channel, and for the peer to
+	// acknowledge its end, in addition to Session.lag.
 	closeTimeout = 2 * time.Second
+	// lineBuffer is the number of bytes that a driver buffers for a serial line; Linux takes
+	// a page.
+	lineBuffer = 4 << 10
 	// roomTimeout is how long a channel without flow control may block the line.
 	roomTimeout = time.Second
 	// window is the maximum number of unread payload bytes of a channel.
@@ -69,6 +71,7 @@ type Options struct {
 type Session struct {
 	rw      io.ReadWriteCloser
 	o       Options
+	speed   int    // of a serial line, in bits per second; 0 if rw is none
 	in      parser // used by the reading goroutine
 	done    chan struct{}
 	wake    chan struct{} // receives a value when there may be commands to write
@@ -76,23 +79,25 @@ type Session struct {
 	next    chan *Channel // for Accept
 	refused chan struct{} // closed by Refuse
 
-	writing sync.Mutex // acquired before mu
-	packet  []byte     // guarded by writing
+	writing chan struct{} // a lock, acquired before mu; a mutex would stop the clock of synctest
+	packet  []byte        // guarded by writing
 
-	mu       sync.Mutex
-	err      error
-	up       bool
-	ready    chan struct{} // closed when the session is up
-	own      bool          // the peer is an end of this package
-	ping     uint64        // time of the unanswered ping; 0 if there is none
-	deadline time.Time     // for that answer, or for the next ping
-	retries  int           // pings since the last answer
-	answer   bool          // send a ping with the next PONG
-	refusing bool          // refused is closed
-	queue    []byte        // commands to write
-	channels [channels]*Channel
-	second   time.Time // start of the second that lines counts
-	lines    int       // lines logged in that second
+	mu         sync.Mutex
+	err        error
+	up         bool
+	ready      chan struct{} // closed when the session is up
+	own        bool          // the peer is an end of this package
+	ping       uint64        // time of the unanswered ping; 0 if there is none
+	deadline   time.Time     // for that answer, or for the next ping
+	retries    int           // pings since the last answer
+	answer     bool          // send a ping with the next PONG
+	pongQueued bool          // PONG is in queue
+	pongSent   bool          // PONG has been sent since the line is down
+	refusing   bool          // refused is closed
+	queue      []byte        // commands to write
+	channels   [channels]*Channel
+	second     time.Time // start of the second that lines counts
+	lines      int       // lines logged in that second
 }
 
 // NewSession returns a session over rw, which the session closes.
@@ -108,7 +113,10 @@ func NewSession(rw io.ReadWriteCloser, o Options) *Session {
 	}
 	s := &Session{
 		rw: rw, o: o, done: make(chan struct{}), wake: make(chan struct{}, 1), rearm: make(chan struct{}, 1),
-		next: make(chan *Channel, channels), refused: make(chan struct{}), ready: make(chan struct{}),
+		next: make(chan *Channel, channels), refused: make(chan struct{}), writing: make(chan struct{}, 1), ready: make(chan struct{}),
+	}
+	if line, ok := rw.(interface{ Speed() int }); ok {
+		s.speed = line.Speed()
 	}
 	s.in.s = s
 	s.pingLocked(true)
@@ -273,12 +281,18 @@ func (s *Session) fail(err error) {
 	s.dropLocked()
 	s.err = err
 	close(s.done)
-	if !wasUp || !s.writing.TryLock() {
+	if !wasUp {
+		go s.rw.Close()
+		return
+	}
+	select {
+	case s.writing <- struct{}{}:
+	default:
 		go s.rw.Close()
 		return
 	}
 	go func() { // RESET_TRANSPORT frees the channels of a peer that keeps them
-		defer s.writing.Unlock()
+		defer func() { <-s.writing }()
 		t := time.AfterFunc(time.Second, func() { s.rw.Close() })
 		s.rw.Write([]byte{cmdReset})
 		if t.Stop() {
@@ -339,7 +353,7 @@ func (s *Session) tick() {
 // pingLocked sends a ping.
 func (s *Session) pingLocked(reset bool) {
 	if reset {
-		s.queue = s.queue[:0]
+		s.clearLocked()
 		n := 1
 		if s.retries > 0 {
 			n = flushSize
@@ -351,11 +365,36 @@ func (s *Session) pingLocked(reset bool) {
 	}
 	wait := retryInterval
 	if s.up {
-		wait = pongTimeout
+		wait = pongTimeout + s.lag(1)
 	}
 	s.ping, s.deadline = uint64(time.Now().UnixMicro()), time.Now().Add(wait)
 	s.queueLocked(binary.BigEndian.AppendUint64([]byte{cmdPing}, s.ping)...)
 }
+
+// lag returns how long the data before a command and before its answer takes on a serial
+// line: what the drivers buffer, and a data command of each of n channels. It is 0 on
+// other lines.
+func (s *Session) lag(n int) time.Duration {
+	if s.speed == 0 {
+		return 0
+	}
+	bits := 10 * 2 * (lineBuffer + n*(dataHeader+maxPayload)) // 8 bits with start and stop
+	return time.Duration(bits) * time.Second / time.Duration(s.speed)
+}
+
+// closeTimeLocked returns closeTimeout with the lag of all channels.
+func (s *Session) closeTimeLocked() time.Duration {
+	n := 0
+	for _, c := range s.channels {
+		if c != nil {
+			n++
+		}
+	}
+	return closeTimeout + s.lag(n)
+}
+
+// clearLocked drops the queued commands.
+func (s *Session) clearLocked() { s.queue, s.pongQueued = s.queue[:0], false }
 
 // queueLocked queues a command.
 func (s *Session) queueLocked(command ...byte) {
@@ -374,11 +413,12 @@ func (s *Session) queueLocked(command ...byte) {
 
 // write writes the queued commands, and payload of c unless c has ended.
 func (s *Session) write(c *Channel, payload []byte) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	s.writing <- struct{}{}
+	defer func() { <-s.writing }()
 	s.mu.Lock()
 	b := append(s.packet[:0], s.queue...)
-	s.queue = s.queue[:0]
+	s.pongSent = s.pongSent || s.pongQueued
+	s.clearLocked()
 	var err error
 	if c != nil {
 		if err = c.err; err == nil {
@@ -417,14 +457,15 @@ func (s *Session) pinged(at uint64) {
 	defer s.mu.Unlock()
 	b := binary.BigEndian.AppendUint64([]byte{cmdPong}, at)
 	s.queueLocked(binary.BigEndian.AppendUint64(b, mark)...)
+	s.pongQueued = true
 	if s.answer { // after PONG, which the peer needs to synchronize
 		s.answer = false
 		s.pingLocked(false)
 	}
 }
 
-// ponged handles PONG.
-func (s *Session) ponged(at uint64, own bool) {
+// answered handles PONG.
+func (s *Session) answered(at uint64, own bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ping == 0 || s.ping != at {
@@ -436,11 +477,14 @@ func (s *Session) ponged(at uint64, own bool) {
 	s.upLocked()
 }
 
-// acked handles PONGACK: the peer has seen an answer and regards the line as up.
+// acked handles PONGACK: the peer has seen an answer and regards the line as up. lws
+// takes any PONGACK; here one before a PONG is noise.
 func (s *Session) acked() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.upLocked()
+	if s.pongSent {
+		s.upLocked()
+	}
 }
 
 func (s *Session) upLocked() {
@@ -497,7 +541,8 @@ func (s *Session) dropLocked() {
 	if s.up {
 		s.up, s.own, s.ready = false, false, make(chan struct{})
 	}
-	s.queue = s.queue[:0]
+	s.clearLocked()
+	s.pongSent = false
 	for n, c := range s.channels {
 		if c != nil {
 			c.endLocked(ErrDown)

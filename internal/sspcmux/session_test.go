@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -546,11 +548,144 @@ func TestLogLimit(t *testing.T) {
 		_, l := newLWSEnd(t, Options{Server: true, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 		go io.Copy(io.Discard, l)
 		for range 1000 {
-			l.Write([]byte{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 9, cmdPongAck, 0, 0, 0, 0, 0, 0, 0, 1})
+			l.Write([]byte{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 9})
+			synctest.Wait() // PONG
+			l.Write([]byte{cmdPongAck, 0, 0, 0, 0, 0, 0, 0, 1})
 		}
 		synctest.Wait()
 		if n := bytes.Count(lines.Bytes(), []byte("\n")); n != maxLines {
 			t.Errorf("%d lines", n)
+		}
+	})
+}
+
+// TestPongAckAlone checks that a PONGACK brings the line up only after a PONG.
+func TestPongAckAlone(t *testing.T) {
+	pongAck := []byte{cmdPongAck, 0, 0, 0, 0, 0, 0, 0, 1}
+	for _, tt := range []struct {
+		name  string
+		lines [][]byte
+		up    bool
+	}{
+		{"alone", [][]byte{{cmdReset}, pongAck}, false},
+		{"before PONG", [][]byte{append([]byte{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 9, cmdReset}, pongAck...)}, false},
+		{"after a PONG before the reset", [][]byte{{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 9}, append([]byte{cmdReset}, pongAck...)}, false},
+		{"after PONG", [][]byte{{cmdReset, cmdPing, 0, 0, 0, 0, 0, 0, 0, 9}, pongAck}, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := net.Pipe()
+			s := NewSession(a, Options{})
+			defer closeAll(s, b)
+			go io.Copy(io.Discard, b)
+			for _, line := range tt.lines {
+				b.Write(line)
+				synctest.Wait()
+			}
+			if s.isUp() != tt.up {
+				t.Errorf("%s: the line is up: %v", tt.name, !tt.up)
+			}
+		})
+	}
+}
+
+// A serialLine is a serial line of 9,600 bits per second, whose driver buffers lineBuffer.
+type serialLine struct {
+	net.Conn
+	buffer chan byte
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newSerialLine(c net.Conn) *serialLine {
+	l := &serialLine{Conn: c, buffer: make(chan byte, lineBuffer), closed: make(chan struct{})}
+	go func() {
+		var b []byte
+		for {
+			select {
+			case first := <-l.buffer:
+				for b = append(b[:0], first); len(b) < 48 && len(l.buffer) > 0; {
+					b = append(b, <-l.buffer)
+				}
+				time.Sleep(time.Duration(len(b)) * 10 * time.Second / 9600)
+				c.Write(b)
+			case <-l.closed:
+				return
+			}
+		}
+	}()
+	return l
+}
+
+func (l *serialLine) Speed() int { return 9600 }
+
+func (l *serialLine) Write(p []byte) (int, error) {
+	for i, b := range p {
+		select {
+		case l.buffer <- b:
+		case <-l.closed:
+			return i, net.ErrClosed
+		}
+	}
+	return len(p), nil
+}
+
+func (l *serialLine) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Conn.Close()
+}
+
+// TestSlowLine closes channels of a serial line right after they have written. All data
+// arrives, and the line stays up.
+func TestSlowLine(t *testing.T) {
+	const channels, size = 3, 6000
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		a, b := net.Pipe()
+		near, far := newSerialLine(a), newSerialLine(b)
+		client, server := NewSession(near, Options{}), NewSession(far, Options{Server: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		defer func() {
+			closeAll(client, server)
+			time.Sleep(time.Second) // the last bytes
+		}()
+		got := make(chan int)
+		go func() {
+			for {
+				c, err := server.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					n, _ := io.Copy(io.Discard, c)
+					c.Close()
+					got <- int(n)
+				}()
+			}
+		}()
+		for range channels {
+			go func() {
+				c, err := client.Open(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.Write(make([]byte, size))
+				c.Close()
+			}()
+		}
+		for range channels {
+			if n := <-got; n != size {
+				t.Errorf("%d bytes of %d arrived", n, size)
+			}
+		}
+		time.Sleep(time.Minute)
+		client.mu.Lock()
+		held := slices.ContainsFunc(client.channels[:], func(c *Channel) bool { return c != nil })
+		client.mu.Unlock()
+		if held {
+			t.Error("a channel keeps its number")
+		}
+		if n := strings.Count(log.String(), "\n"); n != 1 {
+			t.Errorf("the line does not stay up:\n%s", &log)
 		}
 	})
 }

@@ -136,7 +136,7 @@ func (p *parser) step() {
 	case cmdPing:
 		p.s.pinged(binary.BigEndian.Uint64(body))
 	case cmdPong:
-		p.s.ponged(binary.BigEndian.Uint64(body), binary.BigEndian.Uint64(body[8:]) == mark)
+		p.s.answered(binary.BigEndian.Uint64(body), binary.BigEndian.Uint64(body[8:]) == mark)
 	case cmdPongAck:
 		p.s.acked()
 	case cmdReset:
