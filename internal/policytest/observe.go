@@ -123,7 +123,7 @@ func wait(r *policy.Retry, tries uint16) string {
 }
 
 // patience is the time limit for a stream to make its request.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // observe creates a stream and connects it to a server that gives no useful answer. The
 // stream follows the policy, except that it trusts this server and uses h2 instead of h3,

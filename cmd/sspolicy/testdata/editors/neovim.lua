@@ -53,10 +53,10 @@ local function text()
   return table.concat(vim.api.nvim_buf_get_lines(0, 0, -1, false), "\n")
 end
 
-local function diagnostic(code)
+local function diagnostic(code, text)
   return function()
     for _, d in ipairs(vim.diagnostic.get(0)) do
-      if d.code == code or (d.user_data and d.user_data.lsp.code == code) then
+      if (d.code == code or (d.user_data and d.user_data.lsp.code == code)) and d.message:find(text, 1, true) then
         return d
       end
     end
@@ -75,7 +75,7 @@ steps = coroutine.create(function()
   await("server", function() return vim.lsp.get_client_by_id(id) end)
 
   type_keys("/443<CR>ciw70443<Esc>")
-  local found = await("diagnostic", diagnostic("out-of-range"))
+  local found = await("diagnostic", diagnostic("out-of-range", "70443"))
   say("diagnostic:", found.lnum + 1 .. ":" .. found.col + 1, found.message)
 
   type_keys("u")
@@ -109,7 +109,7 @@ steps = coroutine.create(function()
   say("renamed")
 
   type_keys(":%s/opportunistic/oportunistic/<CR>")
-  found = await("misspelt key", diagnostic("unknown-key"))
+  found = await("misspelt key", diagnostic("unknown-key", "oportunistic"))
   vim.api.nvim_win_set_cursor(0, { found.lnum + 1, found.col + 1 })
   vim.ui.select = function(actions, options, choose)
     say("action:", (options.format_item(actions[1])))
