@@ -217,7 +217,7 @@ func (c *runCmd) wait(ctx *runtime.Context, e *execution, interrupt <-chan struc
 // frames, and the last states.
 const (
 	doneGrace    = 4 * time.Second
-	timeoutGrace = 500 * time.Millisecond
+	timeoutGrace = 2 * time.Second
 )
 
 // end closes the context within a time limit.
