@@ -79,10 +79,10 @@ func (c *checkFlags) reportUnmatched(p *program, targets []target, files []strin
 		return nil
 	}
 	var found []schema.Diagnostic
-	seen := map[*config.Config]bool{}
+	seen := map[string]bool{} // a configuration is read for each folder
 	for _, t := range targets {
-		if !seen[t.config] {
-			seen[t.config] = true
+		if !seen[t.config.File] {
+			seen[t.config.File] = true
 			found = append(found, t.config.Unmatched(files)...)
 		}
 	}

@@ -37,6 +37,7 @@ var JSONSchema string
 
 // A Config holds the settings of a project.
 type Config struct {
+	File      string           // its name, as given to Parse
 	LWS       []schema.Version // nil if not set
 	With      []string         // the groups and rules to check in addition
 	FailLevel string           // "error", "warning", "info" or "none"; empty if not set
@@ -97,7 +98,7 @@ func Find(dir string) (string, error) {
 // Parse reads a configuration: JSON with comments and trailing commas. Mistakes
 // are returned as diagnostics.
 func Parse(file string, text []byte) (*Config, []schema.Diagnostic) {
-	r := &reader{Reader: Reader{Rule: Rule}, c: &Config{CertWarn: -1, dir: folder(file)}}
+	r := &reader{Reader: Reader{Rule: Rule}, c: &Config{File: file, CertWarn: -1, dir: folder(file)}}
 	d, plain, wrong := Document(file, text)
 	r.plain = plain
 	if wrong != nil {
