@@ -61,7 +61,7 @@ type link struct {
 	received  map[string]string // metadata sent to the client in this connection
 	starting  bool              // an attempt caused by the client is about to begin
 	opening   bool              // the reader is in NewStream
-	connect   bool              // connect as soon as there is a stream
+	connect   bool              // connect the next stream at once
 	draining  bool              // the link ends when the stream is idle
 	budget    *budget           // nil before STREAMTYPE and after the end
 	accounted int64             // amount added to budget
@@ -219,6 +219,10 @@ func (l *link) handle(f sspcwire.Frame) error {
 		// connect.
 		l.connect = l.connect || f.Type == sspcwire.TypeConnect || f.Type == sspcwire.TypeLengthHint
 		return nil
+	}
+	switch f.Type {
+	case sspcwire.TypeConnect, sspcwire.TypeLengthHint:
+		l.connect = l.connect || !l.attempt // for the next stream if this one is being destroyed
 	}
 	switch f.Type {
 	case sspcwire.TypeConnect:
@@ -464,7 +468,7 @@ func (l *link) report(s *runtime.Stream, state policy.State, arg uint32) runtime
 	case policy.StateCreating:
 		return l.createdLocked(s)
 	case policy.StatePoll, policy.StateConnecting:
-		l.attempt, l.starting, l.received = true, false, nil
+		l.attempt, l.connect, l.starting, l.received = true, false, false, nil
 		if state == policy.StateConnecting && l.st.IsHTTP() && l.st.Sends() {
 			s.RequestTx() // the client sends after CONNECTED, see tx
 		}
