@@ -282,27 +282,33 @@ func (k *client) file(s *runtime.Stream) error {
 	return k.content(s, info.Name(), info.ModTime(), f)
 }
 
-// open opens a regular file, or the index.html of a folder.
+// open opens a regular file, or the index.html of a folder. It does not open other files:
+// opening and closing a pipe would kill its writer.
 func (k *client) open(name string) (*os.File, fs.FileInfo, error) {
-	for range 2 {
-		f, err := k.root.OpenFile(name, os.O_RDONLY|readfile.NoWait, 0)
-		if err != nil {
-			return nil, nil, err
-		}
-		info, err := f.Stat()
-		if err == nil && info.Mode().IsRegular() {
-			return f, info, nil
-		}
-		f.Close()
-		switch {
-		case err != nil:
-			return nil, nil, err
-		case !info.IsDir():
-			return nil, nil, fs.ErrPermission
-		}
+	info, err := k.root.Stat(name)
+	if err == nil && info.IsDir() {
 		name = path.Join(name, "index.html")
+		info, err = k.root.Stat(name)
 	}
-	return nil, nil, fs.ErrNotExist
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case !info.Mode().IsRegular():
+		return nil, nil, fs.ErrPermission
+	}
+	f, err := k.root.OpenFile(name, os.O_RDONLY|readfile.NoWait, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The name may refer to another file by now.
+	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+		err = fs.ErrPermission
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
 }
 
 func (k *client) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {

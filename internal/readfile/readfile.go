@@ -57,20 +57,22 @@ func Any(name string, limit int64) ([]byte, error) {
 // program opens it too. It does not wait for the writer of a named pipe. The error is an
 // [*fs.PathError], with ErrNotRegular for anything but a regular file.
 func Open(name string) (*os.File, error) {
+	// Opening and closing a pipe would kill its writer, and devices act on it.
+	if err := checkRegular(os.Stat(name)); err != nil {
+		return nil, pathError(name, err)
+	}
 	f, err := os.OpenFile(name, os.O_RDONLY|NoWait, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkRegular(f); err != nil {
+	if err := checkRegular(f.Stat()); err != nil { // the name may refer to another file by now
 		f.Close()
 		return nil, pathError(name, err)
 	}
 	return f, nil
 }
 
-// checkRegular checks the type of an open file. That of its name may have changed.
-func checkRegular(f *os.File) error {
-	info, err := f.Stat()
+func checkRegular(info fs.FileInfo, err error) error {
 	if err == nil && !info.Mode().IsRegular() {
 		return ErrNotRegular
 	}

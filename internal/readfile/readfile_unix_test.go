@@ -4,6 +4,7 @@ package readfile
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -11,7 +12,7 @@ import (
 )
 
 // TestSpecialFiles checks that an endless device is read up to the limit, and that Regular
-// does not wait for the writer of a named pipe.
+// opens no other file than a regular one.
 func TestSpecialFiles(t *testing.T) {
 	if _, err := Any("/dev/zero", 1<<20); err == nil || err.Error() != "read /dev/zero: larger than 1 MiB, the limit" {
 		t.Errorf("/dev/zero: %v", err)
@@ -20,7 +21,13 @@ func TestSpecialFiles(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"/dev/zero", pipe} {
+	socket := filepath.Join(t.TempDir(), "s") // cannot be opened, so its type is found by its name
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, file := range []string{"/dev/zero", pipe, socket} {
 		if _, err := Regular(file, 1<<20); !errors.Is(err, ErrNotRegular) {
 			t.Errorf("%s: %v", file, err)
 		}
@@ -49,7 +56,7 @@ func TestOpenChecksFile(t *testing.T) {
 	if err := os.WriteFile(pipe, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := checkRegular(f); !errors.Is(err, ErrNotRegular) {
+	if err := checkRegular(f.Stat()); !errors.Is(err, ErrNotRegular) {
 		t.Errorf("a pipe that a file has replaced: %v", err)
 	}
 }
