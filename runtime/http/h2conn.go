@@ -313,14 +313,15 @@ func (c *h2Conn) failLocked(err error) {
 	for _, st := range c.streams {
 		st.failLocked(err)
 	}
-	// Close may wait for the network, and acquires other locks.
 	polite := err == errRetired && !c.writing
+	if polite {
+		c.leave()
+	}
+	// abort may wait for the network, and all acquire other locks.
 	go func() {
 		c.validity.Stop()
 		c.p.remove(c)
-		if polite {
-			c.leave()
-		} else {
+		if !polite {
 			c.abort()
 		}
 	}()

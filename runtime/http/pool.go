@@ -92,7 +92,7 @@ type conn struct {
 func (c conn) abort() { c.network.Close() }
 
 // leave closes the connection in the background, with the alert of TLS.
-func (c conn) leave() { go transport.Close(c.Conn) }
+func (c conn) leave() { transport.CloseLater(c.Conn) }
 
 // dial makes a connection for requests to an address. With TLS it offers the
 // protocol alpn.

@@ -97,7 +97,7 @@ func (c *conn) connect(ctx context.Context, l transport.Link, id, password strin
 	}
 	if err != nil {
 		c.hub.doubtSession()
-		go transport.Close(nc)
+		transport.CloseLater(nc)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

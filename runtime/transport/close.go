@@ -33,6 +33,17 @@ func Close(conn net.Conn) error {
 	return Close(secure.NetConn())
 }
 
+// CloseLater is like Close, but returns at once. [Host.Release] waits for the close_notify of
+// a connection that Dial has returned.
+func CloseLater(conn net.Conn) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		if c, ok := secure.NetConn().(*dialedConn); ok {
+			c.closing.Store(true)
+		}
+	}
+	go Close(conn)
+}
+
 // closeConn closes a connection, and calls closed when its Close has returned. It waits
 // at most closeWait for that.
 func closeConn(conn net.Conn, closed func()) error {
@@ -76,8 +87,9 @@ type connSet struct {
 // A dialedConn is a connection that Dial returned.
 type dialedConn struct {
 	net.Conn
-	set    *connSet
-	closed atomic.Bool
+	set     *connSet
+	closing atomic.Bool // by CloseLater
+	closed  atomic.Bool
 }
 
 // begin begins a dial. It fails if the set is closed.
@@ -146,7 +158,9 @@ func (d *connSet) close() {
 	d.mu.Lock()
 	d.closed = true
 	for c := range d.conns {
-		go c.Close()
+		if !c.closing.Load() {
+			go c.Close()
+		}
 	}
 	d.mu.Unlock()
 	closed := make(chan struct{})

@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -77,6 +78,52 @@ func TestClose(t *testing.T) {
 				close(released)
 				env.Release()
 			})
+		})
+	}
+}
+
+// TestCloseLater checks that Release waits for the close_notify of a connection that closes in
+// the background, but not long.
+func TestCloseLater(t *testing.T) {
+	authority := testcert.New("root")
+	for _, tt := range []struct{ late, want time.Duration }{
+		{closeWait / 2, closeWait / 2},
+		{time.Hour, closeWait},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			env := NewHost(Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil }})
+			d, err := env.Dialer(&policy.StreamType{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := d.Dial(t.Context(), "tcp", "h:1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := tls.Server(theirs, authority.Server(nil, "h"))
+			go server.Handshake()
+			secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, SessionTicketsDisabled: true})
+			if err := secure.HandshakeContext(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			start := time.Now()
+			CloseLater(secure)
+			read := make(chan int64)
+			go func() {
+				time.Sleep(tt.late)
+				n, _ := io.Copy(io.Discard, theirs)
+				read <- n
+			}()
+			env.Release()
+			if d := time.Since(start); d != tt.want {
+				t.Errorf("Release took %v, want %v", d, tt.want)
+			}
+			if n := <-read; n > 0 != (tt.late < closeWait) {
+				t.Errorf("the peer, which reads after %v, got %d bytes", tt.late, n)
+			}
 		})
 	}
 }
