@@ -282,33 +282,22 @@ func (k *client) file(s *runtime.Stream) error {
 	return k.content(s, info.Name(), info.ModTime(), f)
 }
 
-// open opens a regular file, or the index.html of a folder. It does not open other files:
-// opening and closing a pipe would kill its writer.
+// open opens a regular file, or the index.html of a folder.
 func (k *client) open(name string) (*os.File, fs.FileInfo, error) {
-	info, err := k.root.Stat(name)
-	if err == nil && info.IsDir() {
+	if info, err := k.root.Stat(name); err == nil && info.IsDir() {
 		name = path.Join(name, "index.html")
-		info, err = k.root.Stat(name)
 	}
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case !info.Mode().IsRegular():
+	f, err := readfile.OpenIn(k.root, name)
+	if errors.Is(err, readfile.ErrNotRegular) {
 		return nil, nil, fs.ErrPermission
-	}
-	f, err := k.root.OpenFile(name, os.O_RDONLY|readfile.NoWait, 0)
-	if err != nil {
+	} else if err != nil {
 		return nil, nil, err
 	}
-	// The name may refer to another file by now.
-	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
-		err = fs.ErrPermission
-	}
+	info, err := f.Stat()
 	if err != nil {
 		f.Close()
-		return nil, nil, err
 	}
-	return f, info, nil
+	return f, info, err
 }
 
 func (k *client) rx(s *runtime.Stream, buf []byte, flags runtime.Flags) runtime.Result {

@@ -2,5 +2,5 @@
 
 package readfile
 
-// NoWait are the flags with which opening a file does not wait for other processes.
-const NoWait = 0
+// noWait are the flags with which opening a file does not wait for other processes.
+const noWait = 0

@@ -4,6 +4,7 @@ package readfile
 
 import "syscall"
 
-// NoWait are the flags with which opening a file neither waits for the writer of a named
-// pipe nor makes a terminal the controlling one. They do not affect a regular file.
-const NoWait = syscall.O_NONBLOCK | syscall.O_NOCTTY
+// noWait are the flags with which opening a file neither waits for the writer of a named
+// pipe nor makes a terminal the controlling one. A regular file opens as without them, unless
+// another process has a lease on it.
+const noWait = syscall.O_NONBLOCK | syscall.O_NOCTTY

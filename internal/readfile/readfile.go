@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // A TooLargeError is returned when the data exceeds the limit.
@@ -56,12 +57,22 @@ func Any(name string, limit int64) ([]byte, error) {
 // Open opens a file that must be regular, since its name was found by a search or another
 // program opens it too. It does not wait for the writer of a named pipe. The error is an
 // [*fs.PathError], with ErrNotRegular for anything but a regular file.
-func Open(name string) (*os.File, error) {
+func Open(name string) (*os.File, error) { return open(name, os.Stat, os.OpenFile) }
+
+// OpenIn is like [Open], for a file in a folder.
+func OpenIn(root *os.Root, name string) (*os.File, error) {
+	return open(name, root.Stat, root.OpenFile)
+}
+
+func open(name string, stat func(string) (fs.FileInfo, error), openFile func(string, int, fs.FileMode) (*os.File, error)) (*os.File, error) {
 	// Opening and closing a pipe would kill its writer, and devices act on it.
-	if err := checkRegular(os.Stat(name)); err != nil {
+	if err := checkRegular(stat(name)); err != nil {
 		return nil, pathError(name, err)
 	}
-	f, err := os.OpenFile(name, os.O_RDONLY|NoWait, 0)
+	f, err := openFile(name, os.O_RDONLY|noWait, 0)
+	if errors.Is(err, syscall.EAGAIN) { // a process, such as a file server, must end its lease first
+		f, err = openFile(name, os.O_RDONLY, 0)
+	}
 	if err != nil {
 		return nil, err
 	}

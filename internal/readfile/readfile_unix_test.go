@@ -45,7 +45,7 @@ func TestOpenChecksFile(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(pipe, os.O_RDONLY|NoWait, 0)
+	f, err := os.OpenFile(pipe, os.O_RDONLY|noWait, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,4 +59,24 @@ func TestOpenChecksFile(t *testing.T) {
 	if err := checkRegular(f.Stat()); !errors.Is(err, ErrNotRegular) {
 		t.Errorf("a pipe that a file has replaced: %v", err)
 	}
+}
+
+// TestLease opens a file on which another process has a lease: the system refuses to open it
+// without waiting. Not all file systems have leases, so openFile stands for one.
+func TestLease(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	openFile := func(name string, flag int, perm os.FileMode) (*os.File, error) {
+		if flag&noWait != 0 {
+			return nil, &os.PathError{Op: "open", Path: name, Err: syscall.EWOULDBLOCK}
+		}
+		return os.OpenFile(name, flag, perm)
+	}
+	f, err := open(file, os.Stat, openFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
 }
