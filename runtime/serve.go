@@ -28,9 +28,9 @@ type loan struct {
 
 // ServeRx reads once from the peer on the calling goroutine, and delivers the
 // payload. For a program that waits for payload, this is faster than the goroutine
-// of the transport. It reports whether it has read. If not, the transport reads by
-// itself, and its goroutine delivers the payload that arrives next. ServeRx must
-// not be called from callbacks.
+// of the transport. It reports whether it has read. If not, such as after PauseRx,
+// the transport reads by itself, and its goroutine delivers the payload that arrives
+// next. ServeRx must not be called from callbacks.
 func (s *Stream) ServeRx() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,8 +43,13 @@ func (s *Stream) ServeRx() bool {
 	}
 	b := l.loan
 	b.wanted = true
-	if b.step == nil || b.serving || b.err != nil {
+	// In a pause the step would wait for ResumeRx, which may be the caller's to call:
+	// since the caller last looked, the transport may have delivered what caused it.
+	if b.step == nil || b.serving || b.err != nil || s.paused {
 		b.waits = true
+		if !b.serving {
+			b.endLocked()
+		}
 		return false
 	}
 	b.serving, b.waits = true, false

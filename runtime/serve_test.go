@@ -100,6 +100,22 @@ func TestLend(t *testing.T) {
 				t.Errorf("%q, lent %v", *got, n.lent.Load())
 			}
 		},
+		"paused": func(t *testing.T, n *lender, s *runtime.Stream, got *string) {
+			s.PauseRx()
+			n.in <- "2"
+			if s.ServeRx() {
+				t.Error("ServeRx has read")
+			}
+			synctest.Wait()
+			if *got != "1" || n.lent.Load() || s.PendingRx() != 1 {
+				t.Errorf("%q, lent %v, %d pending", *got, n.lent.Load(), s.PendingRx())
+			}
+			s.ResumeRx()
+			synctest.Wait()
+			if *got != "12" || !n.lent.Load() {
+				t.Errorf("%q, lent %v", *got, n.lent.Load())
+			}
+		},
 		"a long wait": func(t *testing.T, n *lender, s *runtime.Stream, got *string) {
 			done := make(chan bool)
 			go func() { done <- s.ServeRx() }()
