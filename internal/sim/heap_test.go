@@ -82,6 +82,5 @@ func TestHeap(t *testing.T) {
 }
 
 // maxGrown exceeds the normal variation, which is up to 70: streams are in other states,
-// and pools hold other objects. A leaked object for each state
-// adds at least 300.
+// and pools hold other objects. A leaked object for each state adds at least 300.
 const maxGrown = 150

@@ -24,6 +24,32 @@ func (c *stuckConn) Close() error {
 	return c.Conn.Close()
 }
 
+// dialPipe returns a connection that Dial has made over conn, and its Host.
+func dialPipe(t *testing.T, conn net.Conn) (Host, net.Conn) {
+	t.Helper()
+	env := NewHost(Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }})
+	d, err := env.Dialer(&policy.StreamType{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialed, err := d.Dial(t.Context(), "tcp", "h:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return env, dialed
+}
+
+// secure returns a TLS connection over conn, whose peer is theirs.
+func secure(t *testing.T, conn, theirs net.Conn, authority *testcert.Authority) net.Conn {
+	t.Helper()
+	go tls.Server(theirs, authority.Server(nil, "h")).Handshake()
+	c := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, SessionTicketsDisabled: true})
+	if err := c.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // TestClose closes connections whose peer does not read, or whose Close does not return,
 // while an operation of the program waits for it.
 func TestClose(t *testing.T) {
@@ -43,30 +69,15 @@ func TestClose(t *testing.T) {
 				released := make(chan struct{})
 				ours, theirs := net.Pipe()
 				defer theirs.Close()
-				env := NewHost(Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
-					if tt.stuck {
-						return &stuckConn{ours, released}, nil
-					}
-					return ours, nil
-				}})
-				d, err := env.Dialer(&policy.StreamType{})
-				if err != nil {
-					t.Fatal(err)
+				if tt.stuck {
+					ours = &stuckConn{ours, released}
 				}
-				conn, err := d.Dial(t.Context(), "tcp", "h:1")
-				if err != nil {
-					t.Fatal(err)
-				}
+				env, conn := dialPipe(t, ours)
 				if tt.tls {
-					go tls.Server(theirs, authority.Server(nil, "h")).Handshake()
-					secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, SessionTicketsDisabled: true})
-					if err := secure.HandshakeContext(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-					conn = secure
+					conn = secure(t, conn, theirs, authority)
 				}
 				start := time.Now()
-				err = Close(conn)
+				err := Close(conn)
 				if d := time.Since(start); d != tt.want || tt.stuck != (err == errClose) {
 					t.Errorf("Close took %v, want %v; the error is %v", d, tt.want, err)
 				}
@@ -93,24 +104,11 @@ func TestCloseLater(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ours, theirs := net.Pipe()
 			defer theirs.Close()
-			env := NewHost(Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil }})
-			d, err := env.Dialer(&policy.StreamType{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn, err := d.Dial(t.Context(), "tcp", "h:1")
-			if err != nil {
-				t.Fatal(err)
-			}
-			server := tls.Server(theirs, authority.Server(nil, "h"))
-			go server.Handshake()
-			secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, SessionTicketsDisabled: true})
-			if err := secure.HandshakeContext(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			env, conn := dialPipe(t, ours)
+			conn = secure(t, conn, theirs, authority)
 			synctest.Wait()
 			start := time.Now()
-			CloseLater(secure)
+			CloseLater(conn)
 			read := make(chan int64)
 			go func() {
 				time.Sleep(tt.late)
